@@ -1,10 +1,11 @@
-"""Builds the compiled parts with CMake and Ninja; everything else about the package is in pyproject.toml.
+"""Builds the compiled parts with CMake and Ninja; pyproject.toml describes the package itself.
 
-Sources, flags and GPU architectures are listed in CMakeLists.txt alone. This file says where torch,
-Python and pybind11 are. torch is located, never imported: reading the package's metadata stays cheap.
+Sources, flags and GPU architectures are listed in CMakeLists.txt alone. This file says where
+torch, Python and pybind11 are. torch is located, never imported: reading the package's metadata
+stays cheap.
 
-Environment variables: ``PYMLP_CUDA=auto|0|1``; ``MAX_JOBS`` or ``CMAKE_BUILD_PARALLEL_LEVEL``, the
-number of compilers run at a time.
+Environment variables: ``PYMLP_CUDA=auto|0|1``; ``MAX_JOBS`` or ``CMAKE_BUILD_PARALLEL_LEVEL``,
+the number of compilers run at a time.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from pathlib import Path
 
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
+from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).resolve().parent
 
@@ -45,12 +47,15 @@ class CMakeBuild(build_ext):
     """Runs CMake once for all compiled parts and installs them beside the Python files."""
 
     def run(self) -> None:
+        """Configure, build and install; repeated runs compile only what has changed."""
         in_place = self.inplace or self.editable_mode
         prefix = ROOT if in_place else Path(self.build_lib).resolve()
         # One folder per Python: builds for a wheel and for an editable install share it.
         build = ROOT / "build" / f"cmake-{sysconfig.get_platform()}-{sys.implementation.cache_tag}"
         build.mkdir(parents=True, exist_ok=True)
-        torch = package_dir("torch", "Install torch>=2.11 first, and build with --no-build-isolation.")
+        torch = package_dir(
+            "torch", "Install torch>=2.11 first, and build with --no-build-isolation."
+        )
         pybind11 = package_dir("pybind11", "Run `pip install pybind11`.")
         environment = dict(os.environ)
         if "MAX_JOBS" in environment:
@@ -80,7 +85,17 @@ class CMakeBuild(build_ext):
         return {}
 
 
+class FreshBuildPy(build_py):
+    """Collects the Python files in an empty folder, so that no deleted file gets into a wheel."""
+
+    def run(self) -> None:
+        """Empty the folder of an earlier build, then copy."""
+        if not self.editable_mode:
+            shutil.rmtree(self.build_lib, ignore_errors=True)
+        super().run()
+
+
 setup(
     ext_modules=[Extension("pymlp._C", sources=[])],
-    cmdclass={"build_ext": CMakeBuild},
+    cmdclass={"build_ext": CMakeBuild, "build_py": FreshBuildPy},
 )

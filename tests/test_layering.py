@@ -1,0 +1,231 @@
+"""The project's structure, executed: who may include or import whom, and what stands where.
+
+The layers are drawn in csrc/README.md (C++) and CONTRIBUTING.md (Python).
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+CSRC = ROOT / "csrc"
+PACKAGE = ROOT / "pymlp"
+
+# ------------------------------------------------------------------------------------------- C++
+CPP_LAYERS = ("numbers", "formulas", "loops", "ops", "library.cpp")
+CPP_FILES = sorted(p for p in CSRC.rglob("*") if p.suffix in {".h", ".cuh", ".cpp", ".cu"})
+LIBM = re.compile(
+    r"(?<![\w.])(?:std::|__builtin_)?(?:a?(?:cos|sin|tan)h?|atan2|cospi|sinpi|sincos(?:pi)?"
+    r"|exp|exp2|expm1|log|log2|log10|log1p|pow|r?sqrt|cbrt|hypot|fma|fabs|fmin|fmax)f?\s*\("
+)
+
+
+def cpp_layer(file: Path) -> str | None:
+    """First part of the path below csrc/, when it is a layer."""
+    first = file.relative_to(CSRC).parts[0]
+    return first if first in CPP_LAYERS else None
+
+
+def without_comments(text: str) -> str:
+    text = re.sub(r"/\*.*?\*/", "", text, flags=re.DOTALL)
+    return re.sub(r"//[^\n]*", "", text)
+
+
+def includes(file: Path) -> list[str]:
+    return re.findall(r'^\s*#\s*include\s*[<"]([^">]+)[">]', file.read_text(), flags=re.MULTILINE)
+
+
+def own_include(file: Path, name: str) -> Path | None:
+    """The file of csrc/ that an include names, or None for a foreign one."""
+    for base in (file.parent, CSRC):
+        path = (base / name).resolve()
+        if path.is_file() and path.is_relative_to(CSRC):
+            return path
+    return None
+
+
+def relative(file: Path) -> str:
+    return str(file.relative_to(ROOT))
+
+
+def test_csrc_was_found() -> None:
+    layers = {cpp_layer(file) for file in CPP_FILES}
+    assert layers >= set(CPP_LAYERS)
+
+
+@pytest.mark.parametrize("file", CPP_FILES, ids=relative)
+def test_cpp_includes_only_leftwards(file: Path) -> None:
+    layer = cpp_layer(file)
+    for name in includes(file):
+        target = own_include(file, name)
+        if target is None:
+            continue
+        target_layer = cpp_layer(target)
+        if layer is None:
+            # module.cpp: free of everything that computes; it may ask the dispatcher for its level
+            assert target.name == "simd_level.h", f"{relative(file)} includes {name}"
+        else:
+            assert target_layer is not None, f"{relative(file)} includes {name}, in no layer"
+            assert CPP_LAYERS.index(target_layer) <= CPP_LAYERS.index(layer), (
+                f"{relative(file)} ({layer}) includes {name} ({target_layer}): "
+                f"only {' <- '.join(CPP_LAYERS)} is allowed"
+            )
+
+
+@pytest.mark.parametrize("file", CPP_FILES, ids=relative)
+def test_torch_only_in_ops_and_library(file: Path) -> None:
+    layer = cpp_layer(file)
+    # ops/cpu is compiled once per SIMD level: torch's inline functions must stay out of it.
+    if layer in {"ops", "library.cpp"} and (CSRC / "ops" / "cpu") not in file.parents:
+        return
+    found = [name for name in includes(file) if re.match(r"(torch|ATen|c10)/", name)]
+    assert not found, f"{relative(file)} includes {found}"
+
+
+def test_torch_stays_out_of_what_ops_cpu_includes() -> None:
+    todo = [file for file in CPP_FILES if (CSRC / "ops" / "cpu") in file.parents]
+    seen: set[Path] = set()
+    while todo:
+        file = todo.pop()
+        seen.add(file)
+        names = includes(file)
+        assert not [n for n in names if n.startswith("torch/")], relative(file)
+        todo += [t for n in names if (t := own_include(file, n)) and t not in seen]
+    assert len(seen) > 2
+
+
+@pytest.mark.parametrize(
+    "file", [f for f in CPP_FILES if cpp_layer(f) in {"formulas", "loops"}], ids=relative
+)
+def test_formulas_and_loops_use_the_vocabulary_of_numbers(file: Path) -> None:
+    text = without_comments(file.read_text())
+    assert not LIBM.findall(text), f"{relative(file)} calls libm: {LIBM.findall(text)}"
+    targets = re.findall(r"#\s*(?:el)?if.*(?:__AVX|__SSE|__ARM|__aarch64|__CUDA_ARCH__).*", text)
+    assert not targets, f"{relative(file)}: per-target code belongs to numbers/: {targets}"
+
+
+@pytest.mark.parametrize("file", [f for f in CPP_FILES if cpp_layer(f) == "formulas"], ids=relative)
+def test_formulas_have_no_loops_and_name_their_equation(file: Path) -> None:
+    text = file.read_text()
+    assert not re.search(r"\b(?:for|while)\s*\(", without_comments(text))
+    assert re.search(r"\beqs? \d", text.split("#pragma once")[0]), f"{relative(file)}: equation?"
+
+
+# ---------------------------------------------------------------------------------------- Python
+TENSORS_ONLY: set[str] = set()
+DATA = {"units", "structures", "structure_checks"}
+# Module or subpackage of pymlp -> what it may import of pymlp. Those without a row stand above all
+# of these and may import anything; nothing with a row may import them.
+PYTHON_LAYERS: dict[str, set[str]] = {
+    "_C": set(),
+    "units": set(),
+    "structure_checks": {"units"},
+    "structures": DATA,
+    "io": DATA,
+    "ops": {"_C"},
+    "neighbors": {"ops"} | DATA,
+    "descriptors": {"ops", "neighbors"} | DATA,
+    "networks": TENSORS_ONLY,
+    "covariances": TENSORS_ONLY,
+    "gaussian_process": {"covariances"},
+    "potential": {
+        *DATA,
+        *("io", "ops", "neighbors", "descriptors"),
+        *("networks", "covariances", "gaussian_process"),
+    },
+}
+PYTHON_FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+def python_unit(file: Path) -> str:
+    """Module or subpackage of pymlp that a file belongs to."""
+    return file.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imported_units(file: Path) -> set[str]:
+    """Modules or subpackages of pymlp that a file imports, at the top or inside functions."""
+    package = ["pymlp", *file.relative_to(PACKAGE).parent.parts]
+    names: list[str] = []
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            parts = package[: len(package) + 1 - node.level] if node.level else []
+            base = ".".join([*parts, *([node.module] if node.module else [])])
+            names += [f"{base}.{alias.name}" for alias in node.names]
+    own = [name.split(".") for name in names if name.startswith("pymlp.")]
+    modules = {python_unit(path) for path in PYTHON_FILES} | {"_C"}
+    return {parts[1] for parts in own if parts[1] in modules} - {python_unit(file)}
+
+
+@pytest.mark.parametrize("file", PYTHON_FILES, ids=relative)
+def test_python_imports_only_lower_layers(file: Path) -> None:
+    unit = python_unit(file)
+    if unit not in PYTHON_LAYERS:
+        return
+    wrong = imported_units(file) - PYTHON_LAYERS[unit]
+    allowed = ", ".join(sorted(PYTHON_LAYERS[unit])) or "nothing of pymlp"
+    assert not wrong, f"{relative(file)} imports {sorted(wrong)}; {unit} may import {allowed}"
+
+
+def test_python_layers_name_existing_modules() -> None:
+    units = {python_unit(file) for file in PYTHON_FILES} | {"_C"}
+    assert set(PYTHON_LAYERS) <= units
+
+
+# ------------------------------------------------------------------------------------- all files
+def tracked_files() -> list[Path]:
+    """Files of the checkout as git sees them; outside a checkout those of the source folders."""
+    listed = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    names = listed.stdout.splitlines() if (ROOT / ".git").exists() else []
+    files = [ROOT / n for n in names] or [*CPP_FILES, *PYTHON_FILES, *ROOT.glob("tests/**/*.py")]
+    return [file for file in files if file.is_file()]
+
+
+def text_of(file: Path) -> str | None:
+    try:
+        return file.read_text()
+    except UnicodeDecodeError:
+        return None
+
+
+@pytest.mark.parametrize("file", [*CPP_FILES, *PYTHON_FILES], ids=relative)
+def test_unit_constants_only_in_units(file: Path) -> None:
+    if file == PACKAGE / "units.py":
+        return
+    found = re.findall(r"27\.211|0\.52917|627\.5|23\.06|51\.422", file.read_text())
+    assert not found, f"{relative(file)}: {found} belongs to pymlp/units.py"
+
+
+def test_no_paths_of_one_machine() -> None:
+    folder = re.compile(r"(?:^|[^A-Za-z0-9_.])/(?:work|root|home|Users|opt|farm)/")
+    found = [
+        f"{relative(file)}:{number}"
+        for file in tracked_files()
+        if (text := text_of(file)) is not None
+        for number, line in enumerate(text.splitlines(), 1)
+        if folder.search(line)
+    ]
+    assert not found
+
+
+def test_no_file_has_grown_past_splitting() -> None:
+    long = {
+        relative(file): lines
+        for file in tracked_files()
+        if file.suffix in {".py", ".h", ".cuh", ".cpp", ".cu"}
+        and (text := text_of(file)) is not None
+        and (lines := text.count("\n")) > 600
+    }
+    assert not long, f"split these: {long}"

@@ -1,0 +1,293 @@
+"""Neighbour lists and what carries them to positions: displacements, forces, stress.
+
+The convention, stated once:
+
+* A list is *full*: it holds both i -> j and j -> i. Pair p goes from ``centers[p]`` to
+  ``neighbors[p]``, and its displacement is d = r_neighbor - r_center + shift · cell, in Å.
+* Pairs are sorted by centre, within a centre by neighbour, within a neighbour by shift. Pairs of
+  centre i stand at ``pair_offsets[i] .. pair_offsets[i + 1]``.
+* Indices count the atoms of the whole batch. Pairs never join two structures. A periodic image
+  of the centre itself is a neighbour like any other (shift other than zero).
+* Pairs at a distance below the cutoff are listed. A list made for a longer cutoff serves a
+  descriptor with a shorter one, which is zero from its own cutoff on.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pymlp import ops
+from pymlp.structures import Batch
+
+__all__ = [
+    "NeighborList",
+    "displacements",
+    "forces_from_pairs",
+    "neighbor_list",
+    "stress_from_pairs",
+]
+
+#: Atoms closer than this (Å) are one atom written twice, and have no direction between them.
+COINCIDENT = 1e-6
+
+#: Isolated structures up to this size are compared pair by pair, larger ones by a cell list:
+#: where the two cost the same at a cutoff of 5 Å and molecular density.
+ALL_PAIRS_ATOMS = 400
+
+
+@dataclass(frozen=True)
+class NeighborList:
+    """Pairs of atoms within a cutoff, in the order that this module's head states.
+
+    Attributes:
+        pair_offsets: [A + 1] int64, where the pairs of each centre begin.
+        centers: [P] int64.
+        neighbors: [P] int64.
+        shifts: [P, 3] int64, cell vectors added to the neighbour; ``None`` if all are zero.
+        cutoff: Å; infinite where every pair is listed whatever the distance.
+    """
+
+    pair_offsets: Tensor
+    centers: Tensor
+    neighbors: Tensor
+    shifts: Tensor | None
+    cutoff: float
+
+    @property
+    def n_pairs(self) -> int:
+        """P, the number of pairs."""
+        return len(self.neighbors)
+
+    @property
+    def n_atoms(self) -> int:
+        """A, the number of centres."""
+        return len(self.pair_offsets) - 1
+
+    def to(self, device: torch.device | str) -> NeighborList:
+        """Return the list on another device."""
+        return NeighborList(
+            self.pair_offsets.to(device),
+            self.centers.to(device),
+            self.neighbors.to(device),
+            None if self.shifts is None else self.shifts.to(device),
+            self.cutoff,
+        )
+
+
+def neighbor_list(batch: Batch, cutoff: float) -> NeighborList:
+    """List all pairs of atoms of a batch that are closer than ``cutoff``.
+
+    Isolated small structures go through ``torch.ops.pymlp.all_pairs`` together and stay on their
+    device; periodic and large ones go through vesin on the CPU, one by one.
+
+    Args:
+        batch: structures, any mixture of isolated and periodic ones.
+        cutoff: Å, above zero. Infinity lists every pair, for isolated structures only; such a
+            list depends on the sizes of the structures alone and never has to be made again.
+
+    Raises:
+        ValueError: for a cutoff that is not above zero, an infinite one with periodic
+            structures, or coincident atoms (named with their structure).
+    """
+    if not isinstance(cutoff, (int, float)) or not cutoff > 0:
+        raise ValueError(f"cutoff must be a number above zero (Å), got {cutoff!r}")
+    if math.isinf(cutoff) and batch.periodic:
+        raise ValueError("cutoff must be finite for periodic structures, got infinity")
+    lengths = batch.lengths
+    if not batch.periodic and (math.isinf(cutoff) or max(lengths, default=0) <= ALL_PAIRS_ATOMS):
+        offsets, centers, neighbors = ops.all_pairs(
+            batch.positions.detach(), batch.structure_offsets, float(cutoff)
+        )
+        result = NeighborList(offsets, centers, neighbors, None, float(cutoff))
+    else:
+        result = _mixed_list(batch, lengths, float(cutoff))
+    _refuse_coincident(batch, result)
+    return result
+
+
+def _mixed_list(batch: Batch, lengths: list[int], cutoff: float) -> NeighborList:
+    """Structure by structure: vesin where periodic or large, all pairs elsewhere."""
+    positions = batch.positions.detach().cpu()
+    cells = batch.cell.detach().to("cpu", torch.float64).numpy()
+    pbc = batch.pbc.cpu().numpy()
+    pairs: list[np.ndarray[Any, Any]] = []
+    shifts: list[np.ndarray[Any, Any]] = []
+    begin = 0
+    for index, n_atoms in enumerate(lengths):
+        own = positions[begin : begin + n_atoms]
+        if pbc[index].any() or n_atoms > ALL_PAIRS_ATOMS:
+            ij, shift = _cell_list(own.double().numpy(), cells[index], pbc[index], cutoff)
+        else:
+            _, centers, neighbors = ops.all_pairs(own, torch.tensor([0, n_atoms]), cutoff)
+            ij = torch.stack([centers, neighbors], dim=1).numpy()
+            shift = np.zeros((len(ij), 3), dtype=np.int32)
+        pairs.append(ij + begin)
+        shifts.append(shift)
+        begin += n_atoms
+    both = torch.from_numpy(np.concatenate(pairs)).to(batch.positions.device)
+    moved = torch.from_numpy(np.concatenate(shifts)).to(both.device, torch.int64)
+    centers = both[:, 0].contiguous()
+    counts = torch.bincount(centers, minlength=batch.n_atoms)
+    return NeighborList(
+        pair_offsets=torch.cat([counts.new_zeros(1), counts.cumsum(0)]),
+        centers=centers,
+        neighbors=both[:, 1].contiguous(),
+        shifts=moved if batch.periodic else None,
+        cutoff=cutoff,
+    )
+
+
+def _cell_list(
+    positions: np.ndarray[Any, Any],
+    cell: np.ndarray[Any, Any],
+    pbc: np.ndarray[Any, Any],
+    cutoff: float,
+) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """Return pairs [P, 2] int64 and shifts [P, 3] int32 of one structure, by vesin, sorted."""
+    import vesin
+
+    if len(positions) == 0:
+        return np.zeros((0, 2), dtype=np.int64), np.zeros((0, 3), dtype=np.int32)
+    search = vesin.NeighborList(cutoff=cutoff, full_list=True, n_threads=1)
+    box = _complete_cell(cell, pbc) if pbc.any() else np.zeros((3, 3))
+    found, shifts = search.compute(positions, box, pbc, "PS")
+    found = found.astype(np.int64)
+    if len(found) == 0:
+        return found.reshape(0, 2), shifts.reshape(0, 3).astype(np.int32)
+    # One integer per pair that sorts as (center, neighbor, shift) does.
+    low = shifts.min(axis=0)
+    span = (shifts.max(axis=0) - low + 1).astype(np.int64)
+    key = found[:, 0] * len(positions) + found[:, 1]
+    for axis in range(3):
+        key = key * span[axis] + (shifts[:, axis] - low[axis])
+    order = np.argsort(key)
+    return found[order], shifts[order]
+
+
+def _complete_cell(
+    cell: np.ndarray[Any, Any], pbc: np.ndarray[Any, Any]
+) -> np.ndarray[Any, Any]:
+    """Replace the vectors that are not periodic by unit vectors orthogonal to all others."""
+    box = np.where(pbc[:, None], cell, 0.0)
+    # The last right singular vectors span what the periodic vectors leave.
+    free = list(np.linalg.svd(box)[2][int(pbc.sum()) :])
+    for axis in np.flatnonzero(~pbc):
+        box[axis] = free.pop()
+    return box
+
+
+def _refuse_coincident(batch: Batch, pairs: NeighborList) -> None:
+    if pairs.n_pairs == 0:
+        return
+    with torch.no_grad():
+        d = displacements(
+            batch.positions, pairs, batch.cell, batch.structure_index if batch.periodic else None
+        )
+        squares = d.square().sum(dim=1)
+        closest = squares.min()
+        if bool(closest >= COINCIDENT**2):
+            return
+        pair = int(squares.argmin())
+    if not bool(torch.isfinite(closest)):
+        atom = int(pairs.centers[pair])
+        raise ValueError(f"positions must be finite, got NaN or Inf near atom {atom} of the batch")
+    i, j = int(pairs.centers[pair]), int(pairs.neighbors[pair])
+    structure = int(batch.structure_index[i])
+    begin = int(batch.structure_offsets[structure])
+    raise ValueError(
+        f"structure {structure}: atoms {i - begin} and {j - begin} coincide "
+        f"(distance {float(closest) ** 0.5:.1e} Å)"
+    )
+
+
+def displacements(
+    positions: Tensor,
+    pairs: NeighborList,
+    cell: Tensor | None = None,
+    structure_index: Tensor | None = None,
+) -> Tensor:
+    """Return d = r_neighbor - r_center + shift · cell for every pair.
+
+    Plain torch: derivatives with respect to positions and cell come from autograd.
+
+    Args:
+        positions: [A, 3] Å.
+        pairs: the neighbour list.
+        cell: [B, 3, 3] or [3, 3] Å, rows are cell vectors; needed where the list has shifts.
+        structure_index: [A] the structure of each atom; needed for more than one cell.
+
+    Returns:
+        [P, 3] Å.
+
+    Raises:
+        ValueError: if the list has shifts and the cell or the structure index is missing.
+    """
+    d = positions.index_select(0, pairs.neighbors) - positions.index_select(0, pairs.centers)
+    if pairs.shifts is None:
+        return d
+    if cell is None:
+        raise ValueError("cell must be given for a neighbour list with shifts, got None")
+    shifts = pairs.shifts.to(positions.dtype)
+    if cell.dim() == 3 and cell.shape[0] == 1:
+        cell = cell[0]
+    if cell.dim() == 2:
+        return torch.addmm(d, shifts, cell)
+    if structure_index is None:
+        raise ValueError("structure_index must be given for more than one cell, got None")
+    own = cell.index_select(0, structure_index.index_select(0, pairs.centers))
+    return d + torch.bmm(shifts[:, None, :], own)[:, 0]
+
+
+def forces_from_pairs(pair_gradients: Tensor, pairs: NeighborList) -> Tensor:
+    """Return F = -dE/dr from dE/dd: every pair pulls its centre and pushes its neighbour.
+
+    Args:
+        pair_gradients: [P, 3] eV/Å, dE/dd of every pair.
+        pairs: the neighbour list of those pairs.
+
+    Returns:
+        [A, 3] eV/Å; differentiable, and the same bits every time on a CPU.
+    """
+    forces = pair_gradients.new_zeros(pairs.n_atoms, 3)
+    forces = forces.index_add(0, pairs.centers, pair_gradients)
+    return forces.index_add(0, pairs.neighbors, pair_gradients, alpha=-1)
+
+
+def stress_from_pairs(
+    pair_gradients: Tensor,
+    pair_displacements: Tensor,
+    pairs: NeighborList,
+    cell: Tensor,
+    structure_index: Tensor,
+) -> Tensor:
+    """Return the stress (1/V) dE/d(strain) = (1/V) Σ_p dE/dd_p ⊗ d_p of every structure.
+
+    The sign is ASE's: a structure under pressure has negative diagonal elements.
+
+    Args:
+        pair_gradients: [P, 3] eV/Å.
+        pair_displacements: [P, 3] Å.
+        pairs: the neighbour list of those pairs.
+        cell: [B, 3, 3] Å.
+        structure_index: [A] the structure of each atom.
+
+    Returns:
+        [B, 3, 3] eV/Å^3, symmetric; NaN for structures without a volume.
+    """
+    outer = pair_gradients[:, :, None] * pair_displacements[:, None, :]
+    virial = outer.new_zeros(cell.shape[0], 9)
+    if cell.shape[0] == 1:
+        virial = outer.sum(dim=0).reshape(1, 9)
+    else:
+        owner = structure_index.index_select(0, pairs.centers)
+        virial = virial.index_add(0, owner, outer.reshape(-1, 9))
+    virial = virial.reshape(-1, 3, 3)
+    volume = torch.linalg.det(cell).abs()
+    volume = torch.where(volume > 0, volume, torch.full_like(volume, math.nan))
+    return 0.5 * (virial + virial.transpose(1, 2)) / volume[:, None, None]

@@ -170,9 +170,7 @@ def _cell_list(
     return found[order], shifts[order]
 
 
-def _complete_cell(
-    cell: np.ndarray[Any, Any], pbc: np.ndarray[Any, Any]
-) -> np.ndarray[Any, Any]:
+def _complete_cell(cell: np.ndarray[Any, Any], pbc: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """Replace the vectors that are not periodic by unit vectors orthogonal to all others."""
     box = np.where(pbc[:, None], cell, 0.0)
     # The last right singular vectors span what the periodic vectors leave.
@@ -208,7 +206,7 @@ def _refuse_coincident(batch: Batch, pairs: NeighborList) -> None:
 
 def displacements(
     positions: Tensor,
-    pairs: NeighborList,
+    neighbor_list: NeighborList,
     cell: Tensor | None = None,
     structure_index: Tensor | None = None,
 ) -> Tensor:
@@ -218,7 +216,7 @@ def displacements(
 
     Args:
         positions: [A, 3] Å.
-        pairs: the neighbour list.
+        neighbor_list: the neighbour list.
         cell: [B, 3, 3] or [3, 3] Å, rows are cell vectors; needed where the list has shifts.
         structure_index: [A] the structure of each atom; needed for more than one cell.
 
@@ -228,41 +226,43 @@ def displacements(
     Raises:
         ValueError: if the list has shifts and the cell or the structure index is missing.
     """
-    d = positions.index_select(0, pairs.neighbors) - positions.index_select(0, pairs.centers)
-    if pairs.shifts is None:
+    d = positions.index_select(0, neighbor_list.neighbors) - positions.index_select(
+        0, neighbor_list.centers
+    )
+    if neighbor_list.shifts is None:
         return d
     if cell is None:
         raise ValueError("cell must be given for a neighbour list with shifts, got None")
-    shifts = pairs.shifts.to(positions.dtype)
+    shifts = neighbor_list.shifts.to(positions.dtype)
     if cell.dim() == 3 and cell.shape[0] == 1:
         cell = cell[0]
     if cell.dim() == 2:
         return torch.addmm(d, shifts, cell)
     if structure_index is None:
         raise ValueError("structure_index must be given for more than one cell, got None")
-    own = cell.index_select(0, structure_index.index_select(0, pairs.centers))
+    own = cell.index_select(0, structure_index.index_select(0, neighbor_list.centers))
     return d + torch.bmm(shifts[:, None, :], own)[:, 0]
 
 
-def forces_from_pairs(pair_gradients: Tensor, pairs: NeighborList) -> Tensor:
+def forces_from_pairs(pair_gradients: Tensor, neighbor_list: NeighborList) -> Tensor:
     """Return F = -dE/dr from dE/dd: every pair pulls its centre and pushes its neighbour.
 
     Args:
         pair_gradients: [P, 3] eV/Å, dE/dd of every pair.
-        pairs: the neighbour list of those pairs.
+        neighbor_list: the neighbour list of those neighbor_list.
 
     Returns:
         [A, 3] eV/Å; differentiable, and the same bits every time on a CPU.
     """
-    forces = pair_gradients.new_zeros(pairs.n_atoms, 3)
-    forces = forces.index_add(0, pairs.centers, pair_gradients)
-    return forces.index_add(0, pairs.neighbors, pair_gradients, alpha=-1)
+    forces = pair_gradients.new_zeros(neighbor_list.n_atoms, 3)
+    forces = forces.index_add(0, neighbor_list.centers, pair_gradients)
+    return forces.index_add(0, neighbor_list.neighbors, pair_gradients, alpha=-1)
 
 
 def stress_from_pairs(
     pair_gradients: Tensor,
     pair_displacements: Tensor,
-    pairs: NeighborList,
+    neighbor_list: NeighborList,
     cell: Tensor,
     structure_index: Tensor,
 ) -> Tensor:
@@ -273,7 +273,7 @@ def stress_from_pairs(
     Args:
         pair_gradients: [P, 3] eV/Å.
         pair_displacements: [P, 3] Å.
-        pairs: the neighbour list of those pairs.
+        neighbor_list: the neighbour list of those neighbor_list.
         cell: [B, 3, 3] Å.
         structure_index: [A] the structure of each atom.
 
@@ -285,7 +285,7 @@ def stress_from_pairs(
     if cell.shape[0] == 1:
         virial = outer.sum(dim=0).reshape(1, 9)
     else:
-        owner = structure_index.index_select(0, pairs.centers)
+        owner = structure_index.index_select(0, neighbor_list.centers)
         virial = virial.index_add(0, owner, outer.reshape(-1, 9))
     virial = virial.reshape(-1, 3, 3)
     volume = torch.linalg.det(cell).abs()

@@ -110,7 +110,7 @@ class Structure:
         if self.forces is not None:
             labels["forces"] = self.forces.numpy()
         if labels:
-            atoms.calc = SinglePointCalculator(atoms, **labels)  # type: ignore[no-untyped-call]
+            atoms.calc = SinglePointCalculator(atoms, **labels)
         return atoms
 
 

@@ -8,6 +8,8 @@
 #include <string>
 #include <vector>
 
+#include "numbers/simd_level.h"
+
 namespace py = pybind11;
 
 extern const char* const pymlp_git_commit;
@@ -37,7 +39,8 @@ py::dict build_info() {
   info["flags"] = PYMLP_CXX_FLAGS;
   info["torch"] = PYMLP_TORCH_VERSION;
   info["simd_levels"] = levels;
-  info["simd_level"] = std::string("baseline");
+  info["best_simd_level"] = pymlp::name_of(pymlp::best_simd_level());
+  info["simd_level"] = pymlp::name_of(pymlp::simd_level());
 #ifdef PYMLP_NVCC_VERSION
   info["nvcc"] = PYMLP_NVCC_VERSION;
   info["cuda_architectures"] = split(PYMLP_CUDA_ARCHITECTURES);
@@ -56,6 +59,9 @@ PYBIND11_MODULE(_C, m) {
 
 Returns a dict: version, commit ("unknown" outside a git checkout; a "+" behind it: with changes),
 build_type, compiler, flags, torch (the version whose headers were used), simd_levels (built),
-simd_level (used on this machine), nvcc (version, or None for a build without CUDA),
-cuda_architectures ("80-real": code for that GPU, "90": code and PTX, which later GPUs compile).)");
+best_simd_level (of this machine), simd_level (in use: the best one, or PYMLP_SIMD_LEVEL), nvcc
+(version, or None for a build without CUDA), cuda_architectures ("80-real": code for that GPU,
+"90": code, and PTX that later GPUs compile).
+
+Raises ValueError when PYMLP_SIMD_LEVEL names no level of this machine and build.)");
 }

@@ -108,7 +108,7 @@ void dual() {
 int main() {
   exponential_and_logarithm<float>(3e-7f);
   exponential_and_logarithm<double>(1e-15);
-  cosine_and_sine<float>(2e-7f);
+  cosine_and_sine<float>(3e-7f);
   cosine_and_sine<double>(1e-15);
   powers<float>(4e-6f);
   powers<double>(1e-14);

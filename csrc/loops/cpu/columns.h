@@ -1,0 +1,137 @@
+// Scratch memory of one thread: a bump allocator, and columns of numbers in it. A column of Dual
+// numbers is two arrays, value and slope, so that both load as SIMD registers.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "../../numbers/dual.h"
+#include "../../numbers/lanes.h"
+
+namespace pymlp::inline PYMLP_SIMD {
+
+constexpr int64_t kAlignment = 64;
+
+constexpr int64_t rounded_up(int64_t n, int64_t multiple) {
+  return (n + multiple - 1) / multiple * multiple;
+}
+
+// With a null base it only counts: the same code that lays out the scratch memory tells its size.
+class Arena {
+ public:
+  explicit Arena(std::byte* base) : base_(base) {}
+
+  template <class T>
+  T* take(int64_t n) {
+    const int64_t at = used_;
+    used_ += rounded_up(n * static_cast<int64_t>(sizeof(T)), kAlignment);
+    return base_ == nullptr ? nullptr : reinterpret_cast<T*>(base_ + at);
+  }
+  int64_t used() const { return used_; }
+
+ private:
+  std::byte* base_;
+  int64_t used_ = 0;
+};
+
+template <class N>
+struct Column;
+
+template <class T>
+struct Column<Lanes<T>> {
+  T* value = nullptr;
+
+  // Room past the end: the last register of a run may be loaded and stored whole.
+  void place(Arena& arena, int64_t n) { value = arena.take<T>(n + 2 * Lanes<T>::count); }
+  PYMLP_INLINE Lanes<T> load(int64_t i) const { return Lanes<T>::load(value + i); }
+  PYMLP_INLINE Lanes<T> broadcast(int64_t i) const { return value[i]; }
+  PYMLP_INLINE void store(int64_t i, Lanes<T> x) const { x.store(value + i); }
+  PYMLP_INLINE void copy(int64_t i, const Column& from, int64_t j) const {
+    value[i] = from.value[j];
+  }
+  PYMLP_INLINE void set(int64_t i, T x) const { value[i] = x; }
+  PYMLP_INLINE void add(int64_t i, const Column& from, int64_t j) const {
+    value[i] += from.value[j];
+  }
+  PYMLP_INLINE void add_sum(int64_t i, Lanes<T> x) const { value[i] += sum_of_lanes(x); }
+};
+
+template <class T>
+struct Column<Dual<Lanes<T>>> {
+  using N = Dual<Lanes<T>>;
+  Column<Lanes<T>> value, slope;
+
+  void place(Arena& arena, int64_t n) {
+    value.place(arena, n);
+    slope.place(arena, n);
+  }
+  PYMLP_INLINE N load(int64_t i) const { return {value.load(i), slope.load(i)}; }
+  PYMLP_INLINE N broadcast(int64_t i) const { return {value.broadcast(i), slope.broadcast(i)}; }
+  PYMLP_INLINE void store(int64_t i, N x) const {
+    value.store(i, x.value);
+    slope.store(i, x.slope);
+  }
+  PYMLP_INLINE void copy(int64_t i, const Column& from, int64_t j) const {
+    value.copy(i, from.value, j);
+    slope.copy(i, from.slope, j);
+  }
+  PYMLP_INLINE void set(int64_t i, T x) const {
+    value.set(i, x);
+    slope.set(i, T(0));
+  }
+  PYMLP_INLINE void add(int64_t i, const Column& from, int64_t j) const {
+    value.add(i, from.value, j);
+    slope.add(i, from.slope, j);
+  }
+  PYMLP_INLINE void add_sum(int64_t i, N x) const {
+    value.add_sum(i, x.value);
+    slope.add_sum(i, x.slope);
+  }
+};
+
+// What a pass reports of a number: the number itself, or of a Dual its slope.
+template <class T>
+PYMLP_INLINE Lanes<T> reported(Lanes<T> x) {
+  return x;
+}
+template <class T>
+PYMLP_INLINE Lanes<T> reported(Dual<Lanes<T>> x) {
+  return x.slope;
+}
+
+// Store the first n lanes.
+template <class T>
+PYMLP_INLINE void store_first(Lanes<T> x, T* to, int64_t n) {
+  if (n >= Lanes<T>::count) {
+    x.store(to);
+  } else {
+    T buffer[Lanes<T>::count];
+    x.store(buffer);
+    for (int64_t i = 0; i < n; ++i) to[i] = buffer[i];
+  }
+}
+
+// to[i] = sum over the lanes of x[i], for a register's worth of registers: a transposing tree, 15
+// additions for 16 sums where separate sums take 64.
+template <class T, int count = Lanes<T>::count>
+PYMLP_INLINE Lanes<T> sums_of_lanes(Lanes<T> (&x)[count]) {
+  using Integer = typename LaneTypes<T>::IntegerVector;
+#pragma GCC unroll 4
+  for (int width = 1; width < count; width *= 2) {
+    // After this round x[i] holds, in lane l, a partial sum of the i + (l & mask)-th input.
+    Integer low, high;
+    for (int lane = 0; lane < count; ++lane) {
+      const bool second = (lane & width) != 0;
+      low[lane] = second ? count + (lane & ~width) : lane;
+      high[lane] = second ? count + lane : lane + width;
+    }
+#pragma GCC unroll 16
+    for (int i = 0; i < count; i += 2 * width) {
+      const auto a = x[i].v, b = x[i + width].v;
+      x[i] = Lanes<T>(__builtin_shuffle(a, b, low)) + Lanes<T>(__builtin_shuffle(a, b, high));
+    }
+  }
+  return x[0];
+}
+
+}  // namespace pymlp::inline PYMLP_SIMD

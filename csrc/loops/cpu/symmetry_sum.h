@@ -1,0 +1,230 @@
+// One centre after the other: stage its neighbours, sum over pairs, sum over triples. This is the
+// CPU kernel of every symmetry-function descriptor; a thread owns a range of centres and nobody
+// else writes their features or the gradients of their pairs, so that results repeat bit for bit.
+//
+// The double backward is not written: it is forward and backward run on Dual numbers.
+#pragma once
+
+#include "pair_sum.h"
+#include "triple_sum.h"
+
+namespace pymlp::inline PYMLP_SIMD {
+
+template <class Formula, class N>
+class SymmetrySum {
+ public:
+  using T = Scalar<N>;
+  static constexpr int kLanes = Lanes<T>::count;
+
+  SymmetrySum(const Formula& formula, const SymmetryPass<T>& pass, Pass kind, int64_t max_pairs,
+              Arena& arena)
+      : formula_(formula), atoms_(pass.atoms), tables_(pass.tables) {
+    n_channels_ = tables_.n_channels;
+    n_features_ = tables_.n_features();
+    radial_.place(arena, tables_.n_radial);
+    angular_.place(arena, tables_);
+    staged_.place(arena, max_pairs, n_channels_);
+    narrow_.place(arena, max_pairs, n_channels_);
+    triples_.place(arena, angular_, kind);
+    if (kind == Pass::forward || kind == Pass::jvp) return;
+    grad_.place(arena, max_pairs);
+    narrow_grad_.place(arena, max_pairs);
+    row_ = arena.take<T>(rounded_up(tables_.n_radial, kLanes));
+  }
+
+  void forward(const T* tangents, int64_t center, T* features) {
+    stage(tangents, center);
+    T* out = features + center * n_features_;
+    if (radial_.count > 0) {
+      staged_.apply_cutoff(radial_cutoff());
+      pair_sum_forward(staged_, radial_, n_channels_, out);
+    }
+    if (angular_.n_features > 0) {
+      narrow_.narrow(staged_, n_channels_, angular_cutoff().radius);
+      narrow_.apply_cutoff(angular_cutoff());
+      triples_.forward(formula_, narrow_, angular_, n_channels_, out + n_channels_ * radial_.count);
+    }
+  }
+
+  void backward(const T* tangents, int64_t center, const T* grad_features, T* grad_displacements) {
+    stage(tangents, center);
+    const T* g = grad_features + center * n_features_;
+    grad_.clear(staged_.count);
+    if (radial_.count > 0) {
+      staged_.apply_cutoff(radial_cutoff());
+      pair_sum_backward(staged_, radial_, n_channels_, g, row_, grad_.distance);
+    }
+    if (angular_.n_features > 0) {
+      narrow_.narrow(staged_, n_channels_, angular_cutoff().radius);
+      narrow_.apply_cutoff(angular_cutoff());
+      narrow_grad_.clear(narrow_.count + kLanes);
+      triples_.backward(formula_, narrow_, angular_, n_channels_, g + n_channels_ * radial_.count,
+                        narrow_grad_);
+      fold_cutoff();
+      for (int64_t i = 0; i < narrow_.count; ++i) {
+        grad_.unit.x.copy(narrow_.pairs[i], narrow_grad_.unit.x, i);
+        grad_.unit.y.copy(narrow_.pairs[i], narrow_grad_.unit.y, i);
+        grad_.unit.z.copy(narrow_.pairs[i], narrow_grad_.unit.z, i);
+        grad_.distance.add(narrow_.pairs[i], narrow_grad_.distance, i);
+      }
+    }
+    const int64_t begin = atoms_.pair_offsets[center], end = atoms_.pair_offsets[center + 1];
+    T* out = grad_displacements + 3 * begin;
+    if (staged_.count < end - begin) std::fill(out, out + 3 * (end - begin), T(0));
+    for (int64_t i = 0; i < staged_.count; i += kLanes) {
+      T x[kLanes], y[kLanes], z[kLanes];
+      const Vec3<N> d = displacement_adjoint(staged_.neighbors.load(i), grad_.load(i));
+      reported(d.x).store(x);
+      reported(d.y).store(y);
+      reported(d.z).store(z);
+      for (int64_t l = 0; l < kLanes && i + l < staged_.count; ++l) {
+        T* to = out + 3 * staged_.pairs[i + l];
+        to[0] = x[l];
+        to[1] = y[l];
+        to[2] = z[l];
+      }
+    }
+  }
+
+  void jacobian(int64_t center, T* jacobian) {
+    stage(nullptr, center);
+    const int64_t begin = atoms_.pair_offsets[center], end = atoms_.pair_offsets[center + 1];
+    T* out = jacobian + 3 * begin * n_features_;
+    std::fill(out, out + 3 * (end - begin) * n_features_, T(0));
+    if (radial_.count > 0) {
+      staged_.apply_cutoff(radial_cutoff());
+      pair_sum_jacobian(staged_, radial_, n_channels_, [&](int64_t j, int64_t f, T slope) {
+        T* to = out + 3 * (staged_.pairs[j] * n_features_ + f);
+        to[0] = slope * staged_.neighbors.unit.x.value[j];
+        to[1] = slope * staged_.neighbors.unit.y.value[j];
+        to[2] = slope * staged_.neighbors.unit.z.value[j];
+      });
+    }
+    if (angular_.n_features > 0) {
+      narrow_.narrow(staged_, n_channels_, angular_cutoff().radius);
+      narrow_.apply_cutoff(angular_cutoff());
+      narrow_grad_.clear(narrow_.count + kLanes);
+      T* angular_out = out + 3 * n_channels_ * radial_.count;
+      triples_.jacobian(formula_, narrow_, angular_, n_channels_, narrow_grad_,
+                        [&](int64_t p, int64_t q, int64_t f) {
+                          add_column(p, f, angular_out);
+                          if (q != p) add_column(q, f, angular_out);
+                          narrow_grad_.clear(narrow_.count + kLanes);
+                        });
+    }
+  }
+
+ private:
+  Formula formula_;
+  Neighborhoods<T> atoms_;
+  SymmetryTables<T> tables_;
+  int64_t n_channels_ = 0, n_features_ = 0, set_ = -1;
+  RadialTable<T> radial_;
+  AngularTable<T> angular_;
+  Staging<N> staged_, narrow_;
+  NeighborColumns<N> grad_, narrow_grad_;
+  TripleSum<Formula, N> triples_;
+  T* row_ = nullptr;
+
+  Cutoff<T> radial_cutoff() const {
+    return {T(tables_.radial_cutoff), static_cast<CutoffFunction>(tables_.cutoff_function)};
+  }
+  Cutoff<T> angular_cutoff() const {
+    return {T(tables_.angular_cutoff), static_cast<CutoffFunction>(tables_.cutoff_function)};
+  }
+
+  void stage(const T* tangents, int64_t center) {
+    const int64_t set = tables_.n_sets == 1 ? 0 : atoms_.types[center];
+    if (set != set_) {
+      radial_.fill(tables_.radial + 3 * set * tables_.n_radial);
+      angular_.fill(tables_, tables_.products + 2 * set * tables_.n_angular);
+      set_ = set;
+    }
+    const double radius = std::max(radial_.count > 0 ? tables_.radial_cutoff : 0.0,
+                                   angular_.n_features > 0 ? tables_.angular_cutoff : 0.0);
+    staged_.gather(atoms_, tangents, n_channels_, atoms_.pair_offsets[center],
+                   atoms_.pair_offsets[center + 1], T(radius));
+  }
+
+  // The adjoint of the cutoff moves to the distance that it was computed from.
+  void fold_cutoff() const {
+    for (int64_t i = 0; i < narrow_.count; i += kLanes) {
+      narrow_grad_.distance.store(i, narrow_grad_.distance.load(i) +
+                                         narrow_grad_.cutoff.load(i) * narrow_.cutoff_slope.load(i));
+    }
+  }
+
+  // R = |d| and u = d / |d|: dE/dd = (g_u - (g_u . u) u) / R + g_R u.
+  static PYMLP_INLINE Vec3<N> displacement_adjoint(Neighbor<N> n, Neighbor<N> g) {
+    const N along = dot(g.unit, n.unit);
+    const N inverse = T(1) / n.distance;
+    return inverse * g.unit + (g.distance - along * inverse) * n.unit;
+  }
+
+  // Add one feature's gradient for the neighbours of a channel to `out`.
+  void add_column(int64_t channel, int64_t feature, T* out) const {
+    const int64_t first = narrow_.channels[channel], last = narrow_.channels[channel + 1];
+    for (int64_t i = first; i < last; i += kLanes) {
+      T x[kLanes], y[kLanes], z[kLanes];
+      Neighbor<N> g = narrow_grad_.load(i);
+      g.distance = g.distance + g.cutoff * narrow_.cutoff_slope.load(i);
+      const Vec3<N> d = displacement_adjoint(narrow_.neighbors.load(i), g);
+      reported(d.x).store(x);
+      reported(d.y).store(y);
+      reported(d.z).store(z);
+      for (int64_t l = 0; l < kLanes && i + l < last; ++l) {
+        T* to = out + 3 * (staged_.pairs[narrow_.pairs[i + l]] * n_features_ + feature);
+        to[0] += x[l];
+        to[1] += y[l];
+        to[2] += z[l];
+      }
+    }
+  }
+};
+
+// Run one pass over the centres [begin, end). With a null scratch nothing is computed, and the
+// number of bytes that the pass needs is returned.
+template <class Formula, class T>
+int64_t symmetry_sum(const Formula& formula, const SymmetryPass<T>& pass, Pass kind, int64_t begin,
+                     int64_t end, std::byte* scratch) {
+  using Plain = Lanes<T>;
+  int64_t max_pairs = 0;
+  for (int64_t i = begin; i < end; ++i) {
+    max_pairs = std::max(max_pairs, pass.atoms.pair_offsets[i + 1] - pass.atoms.pair_offsets[i]);
+  }
+  int64_t bytes = 0;
+  const auto run = [&]<class N>(N, Pass part, auto body) {
+    Arena arena(scratch);
+    SymmetrySum<Formula, N> sum(formula, pass, part, max_pairs, arena);
+    bytes = std::max(bytes, arena.used());
+    if (scratch == nullptr) return;
+    for (int64_t i = begin; i < end; ++i) body(sum, i);
+  };
+  switch (kind) {
+    case Pass::forward:
+      run(Plain(), kind, [&](auto& sum, int64_t i) { sum.forward(nullptr, i, pass.features); });
+      break;
+    case Pass::backward:
+      run(Plain(), kind, [&](auto& sum, int64_t i) {
+        sum.backward(nullptr, i, pass.grad_features, pass.grad_displacements);
+      });
+      break;
+    case Pass::jvp:
+      run(Dual<Plain>(), kind,
+          [&](auto& sum, int64_t i) { sum.forward(pass.tangents, i, pass.features); });
+      break;
+    case Pass::double_backward:
+      run(Dual<Plain>(), Pass::jvp,
+          [&](auto& sum, int64_t i) { sum.forward(pass.tangents, i, pass.features); });
+      run(Dual<Plain>(), Pass::backward, [&](auto& sum, int64_t i) {
+        sum.backward(pass.tangents, i, pass.grad_features, pass.grad_displacements);
+      });
+      break;
+    case Pass::jacobian:
+      run(Plain(), kind, [&](auto& sum, int64_t i) { sum.jacobian(i, pass.jacobian); });
+      break;
+  }
+  return bytes;
+}
+
+}  // namespace pymlp::inline PYMLP_SIMD

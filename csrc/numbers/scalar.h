@@ -1,0 +1,122 @@
+// The vocabulary that formulas are written in, for float and double. lanes.h and dual.h give the
+// same words to SIMD registers and to numbers that carry a derivative. On a GPU the words are CUDA's
+// own functions; on a CPU only tests and per-call preparations use the scalar ones.
+#pragma once
+
+#include <cmath>
+
+#include "host_device.h"
+
+namespace pymlp::inline PYMLP_SIMD {
+
+// The real type behind a number: float or double.
+template <class N>
+struct ScalarOf;
+template <>
+struct ScalarOf<float> {
+  using type = float;
+};
+template <>
+struct ScalarOf<double> {
+  using type = double;
+};
+template <class N>
+using Scalar = typename ScalarOf<N>::type;
+
+template <class T>
+struct Limits;
+template <>
+struct Limits<float> {
+  static constexpr float epsilon = 1.1920929e-07f;
+  static constexpr float tiny = 1e-30f;  // smallest argument given to a logarithm
+};
+template <>
+struct Limits<double> {
+  static constexpr double epsilon = 2.220446049250313e-16;
+  static constexpr double tiny = 1e-200;
+};
+
+// clang-format off
+PYMLP_INLINE bool less(float a, float b) { return a < b; }
+PYMLP_INLINE bool less(double a, double b) { return a < b; }
+PYMLP_INLINE float select(bool condition, float yes, float no) { return condition ? yes : no; }
+PYMLP_INLINE double select(bool condition, double yes, double no) { return condition ? yes : no; }
+PYMLP_INLINE float square_root(float x) { return std::sqrt(x); }
+PYMLP_INLINE double square_root(double x) { return std::sqrt(x); }
+PYMLP_INLINE float exponential(float x) { return std::exp(x); }
+PYMLP_INLINE double exponential(double x) { return std::exp(x); }
+PYMLP_INLINE float logarithm(float x) { return std::log(x); }
+PYMLP_INLINE double logarithm(double x) { return std::log(x); }
+// clang-format on
+
+constexpr double kPi = 3.14159265358979323846;
+
+template <class N>
+struct CosSin {
+  N cos, sin;
+};
+
+// cos(pi x) and sin(pi x) for x in [0, 1].
+#ifdef __CUDA_ARCH__
+PYMLP_INLINE CosSin<float> cos_sin_pi(float x) {
+  CosSin<float> result;
+  sincospif(x, &result.sin, &result.cos);
+  return result;
+}
+PYMLP_INLINE CosSin<double> cos_sin_pi(double x) {
+  CosSin<double> result;
+  sincospi(x, &result.sin, &result.cos);
+  return result;
+}
+#else
+template <class T>
+PYMLP_INLINE CosSin<T> cos_sin_pi(T x) {
+  return {std::cos(T(kPi) * x), std::sin(T(kPi) * x)};
+}
+#endif
+
+template <class N>
+PYMLP_INLINE N maximum(N a, Scalar<N> b) {
+  return select(less(a, N(b)), N(b), a);
+}
+template <class N>
+PYMLP_INLINE N minimum(N a, Scalar<N> b) {
+  return select(less(N(b), a), N(b), a);
+}
+
+// An exponent that knows whether it is a small whole number; the branch on it is the same for all
+// lanes and all threads of a warp.
+template <class T>
+struct Exponent {
+  T value;
+  int whole;  // value when it is 0, 1, ... 64, otherwise -1
+};
+
+template <class T>
+PYMLP_INLINE Exponent<T> make_exponent(T value) {
+  const int whole = value >= T(0) && value <= T(64) ? static_cast<int>(value) : -1;
+  return {value, T(whole) == value ? whole : -1};
+}
+
+// x^e for x >= 0: repeated squaring for whole exponents (exact derivatives also at x = 0), otherwise
+// exp(e log x).
+template <class N>
+PYMLP_INLINE N power(N x, Exponent<Scalar<N>> e) {
+  if (e.whole < 0) {
+    return exponential(logarithm(maximum(x, Limits<Scalar<N>>::tiny)) * e.value);
+  }
+  if (e.whole == 0) return N(Scalar<N>(1));
+  int n = e.whole;
+  while ((n & 1) == 0) {
+    x = x * x;
+    n >>= 1;
+  }
+  N result = x;
+  for (n >>= 1; n > 0; n >>= 1) {
+    x = x * x;
+    if (n & 1) result = result * x;
+  }
+  return result;
+}
+
+}  // namespace pymlp::inline PYMLP_SIMD

@@ -1,0 +1,64 @@
+// Refuses what a kernel could not survive. std::invalid_argument arrives in Python as a ValueError;
+// the message names the argument, what was expected and what came.
+#pragma once
+
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+#include <torch/headeronly/core/ScalarType.h>
+
+#include <initializer_list>
+#include <sstream>
+#include <stdexcept>
+#include <string>
+
+namespace pymlp {
+
+using torch::headeronly::ScalarType;
+using torch::stable::Tensor;
+
+template <class... Parts>
+void require(bool condition, const Parts&... parts) {
+  if (condition) return;
+  std::ostringstream message;
+  (message << ... << parts);
+  throw std::invalid_argument(message.str());
+}
+
+inline std::string shape_of(const Tensor& tensor) {
+  std::ostringstream out;
+  out << "[";
+  for (int64_t i = 0; i < tensor.dim(); ++i) out << (i > 0 ? ", " : "") << tensor.size(i);
+  out << "]";
+  return out.str();
+}
+
+// Shape with -1 for "any".
+inline void require_shape(const Tensor& tensor, const char* name,
+                          std::initializer_list<int64_t> shape, const char* expected) {
+  bool same = tensor.dim() == static_cast<int64_t>(shape.size());
+  int64_t axis = 0;
+  for (const int64_t size : shape) {
+    same = same && (size < 0 || tensor.size(axis) == size);
+    ++axis;
+  }
+  require(same, name, ": expected shape ", expected, ", got ", shape_of(tensor));
+}
+
+inline void require_like(const Tensor& tensor, const char* name, const Tensor& reference) {
+  require(tensor.scalar_type() == reference.scalar_type(), name,
+          ": expected the dtype of displacements");
+  require(tensor.device() == reference.device(), name, ": expected the device of displacements");
+}
+
+inline void require_index(const Tensor& tensor, const char* name, const Tensor& reference) {
+  require(tensor.scalar_type() == ScalarType::Long, name, ": expected dtype int64");
+  require(tensor.device() == reference.device(), name, ": expected the device of displacements");
+}
+
+inline void require_float(const Tensor& tensor, const char* name) {
+  require(tensor.scalar_type() == ScalarType::Float || tensor.scalar_type() == ScalarType::Double,
+          name, ": expected dtype float32 or float64");
+}
+
+}  // namespace pymlp

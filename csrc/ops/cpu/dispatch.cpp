@@ -1,0 +1,49 @@
+#include "dispatch.h"
+
+#include "../../numbers/simd_level.h"
+
+namespace pymlp {
+
+// Declared, not included: the kernels' headers belong to their own instruction sets.
+#define PYMLP_LEVEL(level)                                                                 \
+  namespace level {                                                                        \
+  template <class T>                                                                       \
+  int64_t behler_parrinello(const SymmetryPass<T>&, Pass, int64_t, int64_t, std::byte*);   \
+  template <class T>                                                                       \
+  int64_t ani(const SymmetryPass<T>&, Pass, int64_t, int64_t, std::byte*);                 \
+  constexpr CpuKernels kernels{#level, behler_parrinello<float>, ani<float>,               \
+                               behler_parrinello<double>, ani<double>};                    \
+  }
+PYMLP_LEVEL(baseline)
+#ifdef PYMLP_HAVE_AVX2
+PYMLP_LEVEL(avx2)
+#endif
+#ifdef PYMLP_HAVE_AVX512
+PYMLP_LEVEL(avx512)
+#endif
+
+namespace {
+
+const CpuKernels& pick() {
+  switch (simd_level()) {
+#ifdef PYMLP_HAVE_AVX512
+    case SimdLevel::avx512:
+      return avx512::kernels;
+#endif
+#ifdef PYMLP_HAVE_AVX2
+    case SimdLevel::avx2:
+      return avx2::kernels;
+#endif
+    default:
+      return baseline::kernels;
+  }
+}
+
+}  // namespace
+
+const CpuKernels& cpu_kernels() {
+  static const CpuKernels& picked = pick();
+  return picked;
+}
+
+}  // namespace pymlp

@@ -1,0 +1,27 @@
+// The CPU kernels, compiled once per instruction set (namespaces baseline, avx2, avx512) and picked
+// when the library is loaded. Free of torch.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "../../loops/neighborhood.h"
+
+namespace pymlp {
+
+// Runs a pass over the centres [begin, end); see symmetry_sum() in loops/cpu/symmetry_sum.h.
+template <class T>
+using SymmetryKernel = int64_t (*)(const SymmetryPass<T>&, Pass, int64_t begin, int64_t end,
+                                   std::byte* scratch);
+
+struct CpuKernels {
+  const char* level;
+  SymmetryKernel<float> behler_parrinello_float, ani_float;
+  SymmetryKernel<double> behler_parrinello_double, ani_double;
+};
+
+// The best level that this machine runs; the environment variable PYMLP_SIMD_LEVEL asks for a lower
+// one, for tests and comparisons.
+const CpuKernels& cpu_kernels();
+
+}  // namespace pymlp

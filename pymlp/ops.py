@@ -1,0 +1,328 @@
+"""The torch ops of pymlp: loading, fake kernels, autograd, and one thin function per op.
+
+A descriptor family ``X`` comes as five ops of one schema (csrc/library.cpp), with A atoms, P pairs,
+F features and J = dG/d(displacements):
+
+======================  ===============================================================
+``X``                   features G [A, F]
+``X_backward``          Jᵀg [P, 3] for g [A, F]: what forces are made of
+``X_jvp``               Ju [A, F] for u [P, 3]: what training on forces needs
+``X_double_backward``   Ju and d(Jᵀg)/d(displacements) u
+``X_jacobian``          J [P, F, 3]
+======================  ===============================================================
+
+``X`` is differentiable twice, ``X_backward`` and ``X_jvp`` once; a third derivative raises
+RuntimeError. The same input gives the same bits, on any number of threads.
+
+Common arguments, all on one device (SPEC of the sums: equations 1-6):
+
+* ``displacements`` [P, 3] Å, float32 or float64, from centre to neighbour;
+* ``pair_offsets`` [A+1] int64, first pair of every centre; ``neighbors`` [P] int64;
+* ``types`` [A] int64, 0 ... n_types-1;
+* ``channels`` [n_types] int64 and ``weights`` [n_types]: the channel that a neighbour of a type
+  counts for, and its weight;
+* ``radial`` [n_sets, R, 3]: rows (eta Å⁻², R_s Å, amplitude); n_sets is 1 or n_types;
+* ``distances`` [D, 2]: rows (eta Å⁻², R_s Å); ``angles`` [Z, 3]: rows (zeta, cos theta_s,
+  sin theta_s); ``products`` [n_sets, S, 2] int64: rows (distance, angle), sorted by distance,
+  (-1, -1) pads;
+* ``n_channels``; ``radial_cutoff`` and ``angular_cutoff`` in Å; ``cutoff_function`` 0 (cosine) or
+  1 (smooth); at last ``jk_factors`` (Behler-Parrinello: eq 3, or G5) or ``cos_scale`` (ANI).
+
+A row of features holds the radial functions [n_channels, R], then the angular ones [pairs of
+channels (0,0), (0,1) ... (1,1) ..., S]. R = 0 or S = 0 gives one kind alone.
+
+Raises:
+    ValueError: for shapes, dtypes, devices, index values or numbers that do not fit; the message
+        names the argument. On CUDA index values are not looked at, which would stall the stream.
+    TypeError: for displacements or positions that are neither float32 nor float64.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+FAMILIES = ("behler_parrinello", "ani")
+"""Names of the descriptor families."""
+
+_FLOATS = (torch.float32, torch.float64)
+
+
+def _load_library() -> None:
+    path = Path(__file__).with_name("_ops.so")
+    fix = (
+        "Rebuild against the installed torch: `pip install . --no-build-isolation` in the "
+        "checkout, with torch>=2.11 installed first."
+    )
+    if not path.exists():
+        raise ImportError(f"pymlp: no op library at {path}; torch is {torch.__version__}. {fix}")
+    try:
+        torch.ops.load_library(path)
+    except OSError as error:
+        try:
+            from pymlp import _C
+
+            built = str(_C.build_info())
+        except ImportError as no_info:
+            built = f"unknown ({no_info})"
+        raise ImportError(
+            f"pymlp: {path.name} does not load with torch {torch.__version__}: {error}\n"
+            f"Built: {built}\n{fix}"
+        ) from error
+
+
+_load_library()
+
+
+def _overload(name: str) -> Callable[..., Any]:
+    op: Callable[..., Any] = getattr(torch.ops.pymlp, name).default
+    return op
+
+
+# -- autograd and fake kernels, the same for all families -------------------------------------------
+# Positions of arguments: X(displacements, *rest); X_backward(grad_output, displacements, *rest) ...
+
+
+def _save_inputs(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+    del output
+    ctx.save_for_backward(*(x for x in inputs if isinstance(x, Tensor)))
+    ctx.numbers = tuple(x for x in inputs if not isinstance(x, Tensor))
+
+
+def _inputs(ctx: Any) -> tuple[Any, ...]:
+    return (*ctx.saved_tensors, *ctx.numbers)  # tensors come before numbers in every schema
+
+
+def _with_none(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
+    return (*gradients, *(None for _ in range(len(ctx.needs_input_grad) - len(gradients))))
+
+
+def _register_family(family: str) -> None:
+    backward, jvp, double_backward = (
+        _overload(f"{family}_{kind}") for kind in ("backward", "jvp", "double_backward")
+    )
+
+    def forward_vjp(ctx: Any, grad: Tensor) -> Any:
+        return _with_none(ctx, backward(grad, *_inputs(ctx)))
+
+    def backward_vjp(ctx: Any, grad: Tensor) -> Any:
+        grad_output, *rest = _inputs(ctx)
+        if not ctx.needs_input_grad[1]:  # training on forces: half the work
+            return _with_none(ctx, jvp(grad, *rest))
+        return _with_none(ctx, *double_backward(grad, grad_output, *rest))
+
+    def jvp_vjp(ctx: Any, grad: Tensor) -> Any:
+        tangents, *rest = _inputs(ctx)
+        if not ctx.needs_input_grad[1]:
+            return _with_none(ctx, backward(grad, *rest))
+        _, curvature = double_backward(tangents, grad, *rest)
+        return _with_none(ctx, backward(grad, *rest), curvature)
+
+    def refuse(ctx: Any, *grads: Tensor) -> Any:
+        raise RuntimeError(
+            f"pymlp::{family}: third derivatives, and derivatives of its Jacobian, are not "
+            f"available; {family} is differentiable twice. Detach the displacements, or take the "
+            "derivative by finite differences of second derivatives."
+        )
+
+    derivatives = {
+        family: forward_vjp,
+        f"{family}_backward": backward_vjp,
+        f"{family}_jvp": jvp_vjp,
+        f"{family}_double_backward": refuse,
+        f"{family}_jacobian": refuse,
+    }
+    for name, derivative in derivatives.items():
+        torch.library.register_autograd(f"pymlp::{name}", derivative, setup_context=_save_inputs)
+
+    def fake_features(displacements: Tensor, pair_offsets: Tensor, *rest: Any) -> Tensor:
+        radial, products, n_channels = rest[4], rest[7], rest[8]
+        pairs_of_channels = n_channels * (n_channels + 1) // 2
+        n_features = n_channels * radial.shape[1] + pairs_of_channels * products.shape[1]
+        return displacements.new_empty((pair_offsets.shape[0] - 1, n_features))
+
+    def fake_jvp(tangents: Tensor, *inputs: Any) -> Tensor:
+        return fake_features(*inputs)
+
+    def fake_backward(grad_output: Tensor, displacements: Tensor, *rest: Any) -> Tensor:
+        return displacements.new_empty(displacements.shape)
+
+    def fake_double_backward(
+        gradients: Tensor, grad_output: Tensor, displacements: Tensor, *rest: Any
+    ) -> tuple[Tensor, Tensor]:
+        return fake_features(displacements, *rest), displacements.new_empty(displacements.shape)
+
+    def fake_jacobian(displacements: Tensor, *rest: Any) -> Tensor:
+        n_features = fake_features(displacements, *rest).shape[1]
+        return displacements.new_empty((displacements.shape[0], n_features, 3))
+
+    fakes = {
+        family: fake_features,
+        f"{family}_backward": fake_backward,
+        f"{family}_jvp": fake_jvp,
+        f"{family}_double_backward": fake_double_backward,
+        f"{family}_jacobian": fake_jacobian,
+    }
+    for name, fake in fakes.items():
+        torch.library.register_fake(f"pymlp::{name}", fake)
+
+
+def _fake_all_pairs(
+    positions: Tensor, structure_offsets: Tensor, cutoff: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    pairs = torch.library.get_ctx().new_dynamic_size()
+    return (
+        structure_offsets.new_empty((positions.shape[0] + 1,)),
+        structure_offsets.new_empty((pairs,)),
+        structure_offsets.new_empty((pairs,)),
+    )
+
+
+def _refuse_cuda(name: str) -> Callable[..., Any]:
+    def no_kernel(*args: Any) -> Any:
+        raise RuntimeError(
+            f"pymlp::{name} was called with CUDA tensors, but this build of pymlp has no CUDA "
+            "kernels: nvcc was not found when it was built. Install the CUDA toolkit and rebuild "
+            "with `PYMLP_CUDA=1 pip install . --no-build-isolation`, or move the tensors to the "
+            "CPU."
+        )
+
+    return no_kernel
+
+
+for _family in FAMILIES:
+    _register_family(_family)
+torch.library.register_fake("pymlp::all_pairs", _fake_all_pairs)
+
+OP_NAMES = (
+    *(
+        family + kind
+        for family in FAMILIES
+        for kind in ("", "_backward", "_jvp", "_double_backward", "_jacobian")
+    ),
+    "all_pairs",
+)
+"""Names of all ops under ``torch.ops.pymlp``."""
+
+# Kept alive: the registrations go when the Library object goes.
+_cuda_refusals = torch.library.Library("pymlp", "FRAGMENT")
+for _name in OP_NAMES:
+    if not torch._C._dispatch_has_kernel_for_dispatch_key(f"pymlp::{_name}", "CUDA"):
+        _cuda_refusals.impl(_name, _refuse_cuda(_name), "CUDA")
+
+
+# -- functions --------------------------------------------------------------------------------------
+
+
+def _check_float(name: str, tensor: Any) -> None:
+    if not isinstance(tensor, Tensor) or tensor.dtype not in _FLOATS:
+        came = tensor.dtype if isinstance(tensor, Tensor) else type(tensor).__name__
+        raise TypeError(f"{name}: expected a float32 or float64 tensor, got {came}")
+
+
+def behler_parrinello(displacements: Tensor, *rest: Any) -> Tensor:
+    """Behler-Parrinello symmetry functions (eqs 1-5), [A, F]; see the module for arguments."""
+    _check_float("displacements", displacements)
+    result: Tensor = torch.ops.pymlp.behler_parrinello.default(displacements, *rest)
+    return result
+
+
+def behler_parrinello_backward(grad_output: Tensor, displacements: Tensor, *rest: Any) -> Tensor:
+    """Jᵀg [P, 3] of :func:`behler_parrinello` for grad_output [A, F]."""
+    _check_float("displacements", displacements)
+    result: Tensor = torch.ops.pymlp.behler_parrinello_backward.default(
+        grad_output, displacements, *rest
+    )
+    return result
+
+
+def behler_parrinello_jvp(tangents: Tensor, displacements: Tensor, *rest: Any) -> Tensor:
+    """Ju [A, F] of :func:`behler_parrinello` for tangents [P, 3]."""
+    _check_float("displacements", displacements)
+    result: Tensor = torch.ops.pymlp.behler_parrinello_jvp.default(tangents, displacements, *rest)
+    return result
+
+
+def behler_parrinello_double_backward(
+    grad_grad_displacements: Tensor, grad_output: Tensor, displacements: Tensor, *rest: Any
+) -> tuple[Tensor, Tensor]:
+    """Ju [A, F] and d(Jᵀg)/d(displacements) u [P, 3], u = grad_grad_displacements [P, 3]."""
+    _check_float("displacements", displacements)
+    result: tuple[Tensor, Tensor] = torch.ops.pymlp.behler_parrinello_double_backward.default(
+        grad_grad_displacements, grad_output, displacements, *rest
+    )
+    return result
+
+
+def behler_parrinello_jacobian(displacements: Tensor, *rest: Any) -> Tensor:
+    """J [P, F, 3] of :func:`behler_parrinello`; pairs of other centres are 0 by construction."""
+    _check_float("displacements", displacements)
+    result: Tensor = torch.ops.pymlp.behler_parrinello_jacobian.default(displacements, *rest)
+    return result
+
+
+def ani(displacements: Tensor, *rest: Any) -> Tensor:
+    """ANI symmetry functions (eqs 1 and 6), [A, F]; see the module for the arguments."""
+    _check_float("displacements", displacements)
+    result: Tensor = torch.ops.pymlp.ani.default(displacements, *rest)
+    return result
+
+
+def ani_backward(grad_output: Tensor, displacements: Tensor, *rest: Any) -> Tensor:
+    """Jᵀg [P, 3] of :func:`ani` for grad_output [A, F]."""
+    _check_float("displacements", displacements)
+    result: Tensor = torch.ops.pymlp.ani_backward.default(grad_output, displacements, *rest)
+    return result
+
+
+def ani_jvp(tangents: Tensor, displacements: Tensor, *rest: Any) -> Tensor:
+    """Ju [A, F] of :func:`ani` for tangents [P, 3]."""
+    _check_float("displacements", displacements)
+    result: Tensor = torch.ops.pymlp.ani_jvp.default(tangents, displacements, *rest)
+    return result
+
+
+def ani_double_backward(
+    grad_grad_displacements: Tensor, grad_output: Tensor, displacements: Tensor, *rest: Any
+) -> tuple[Tensor, Tensor]:
+    """Ju [A, F] and d(Jᵀg)/d(displacements) u [P, 3], u = grad_grad_displacements [P, 3]."""
+    _check_float("displacements", displacements)
+    result: tuple[Tensor, Tensor] = torch.ops.pymlp.ani_double_backward.default(
+        grad_grad_displacements, grad_output, displacements, *rest
+    )
+    return result
+
+
+def ani_jacobian(displacements: Tensor, *rest: Any) -> Tensor:
+    """J [P, F, 3] of :func:`ani`; pairs of other centres are 0 by construction."""
+    _check_float("displacements", displacements)
+    result: Tensor = torch.ops.pymlp.ani_jacobian.default(displacements, *rest)
+    return result
+
+
+def all_pairs(
+    positions: Tensor, structure_offsets: Tensor, cutoff: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the full neighbour list of isolated structures.
+
+    Args:
+        positions: [A, 3] Å, float32 or float64.
+        structure_offsets: [B+1] int64, first atom of every structure.
+        cutoff: Å; infinity gives all pairs, a topology that depends on the offsets alone.
+
+    Returns:
+        pair_offsets [A+1], centers [P], neighbors [P], int64; by centre, then by neighbour.
+
+    Raises:
+        ValueError: for shapes, dtypes, devices or a cutoff that do not fit.
+        TypeError: for positions that are neither float32 nor float64.
+    """
+    _check_float("positions", positions)
+    result: tuple[Tensor, Tensor, Tensor] = torch.ops.pymlp.all_pairs.default(
+        positions, structure_offsets, cutoff
+    )
+    return result

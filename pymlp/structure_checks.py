@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -43,10 +44,15 @@ def atomic_number(symbol: str) -> int:
     return _NUMBERS[symbol]
 
 
+def _own_tensor(value: Any) -> Tensor:
+    """Tensors as they are, with their gradient; arrays copied, since others may write to them."""
+    return torch.as_tensor(np.array(value) if isinstance(value, np.ndarray) else value)
+
+
 def as_float(value: Any, name: str, dtype: torch.dtype | None = None) -> Tensor:
     """Floating-point tensor of ``value``; floats keep their precision, all else is float64."""
     try:
-        tensor = torch.as_tensor(value)
+        tensor = _own_tensor(value)
     except (TypeError, ValueError, RuntimeError) as error:
         raise TypeError(f"{name} must be an array of numbers: {error}") from None
     if tensor.is_complex() or tensor.dtype == torch.bool:
@@ -61,7 +67,7 @@ def as_numbers(value: Any) -> Tensor:
     if isinstance(value, str) or (len(value) and isinstance(value[0], str)):
         symbols = [value] if isinstance(value, str) else list(value)
         return torch.tensor([atomic_number(symbol) for symbol in symbols], dtype=torch.int64)
-    tensor = torch.as_tensor(value)
+    tensor = _own_tensor(value)
     if tensor.numel() == 0:
         return tensor.to(torch.int64)
     if tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool:
@@ -101,7 +107,7 @@ def check_cells(cell: Tensor, pbc: Tensor) -> None:
 
 def as_pbc(value: Any) -> Tensor:
     """Boolean [3] or [B, 3] from one bool, three bools or an array of them."""
-    tensor = torch.as_tensor(value)
+    tensor = _own_tensor(value)
     if tensor.dtype != torch.bool:
         if not bool(((tensor == 0) | (tensor == 1)).all()):
             raise ValueError(f"pbc must be booleans, got {value!r}")

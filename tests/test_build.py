@@ -229,3 +229,39 @@ def test_import_brings_in_nothing_heavy() -> None:
     code += f"print([n for n in {heavy!r} if n in set(sys.modules) - before])"
     result = run([sys.executable, "-c", code])
     assert result.stdout.splitlines()[-1] == "[]", result.stdout
+
+
+@pytest.fixture
+def copied_package(tmp_path: Path) -> Path:
+    """The package without its op library, to be imported from tmp_path."""
+    ignore = shutil.ignore_patterns("_ops.so", "__pycache__", "*.npz")
+    shutil.copytree(PACKAGE, tmp_path / "pymlp", ignore=ignore)
+    return tmp_path
+
+
+def import_ops(folder: Path) -> str:
+    code = "import torch; print(torch.__version__); import pymlp; print(pymlp.__file__)\n"
+    code += "from pymlp import _C; print(_C.build_info()['version']); import pymlp.ops"
+    result = run([sys.executable, "-c", code], cwd=folder, env=os.environ | {"PYTHONPATH": "."})
+    assert result.returncode != 0
+    version, package, *rest = result.stdout.splitlines()
+    assert Path(package).parent == folder / "pymlp"
+    message = "\n".join(rest)
+    assert "ImportError: pymlp:" in message, message
+    assert version in message, message
+    assert "pip install . --no-build-isolation" in message, message
+    return message
+
+
+def test_missing_library_is_named_with_the_fix(copied_package: Path) -> None:
+    message = import_ops(copied_package)
+    assert "no op library" in message
+    assert "_ops.so" in message
+
+
+def test_library_that_does_not_load_is_named_with_what_was_built(copied_package: Path) -> None:
+    (copied_package / "pymlp" / "_ops.so").write_bytes(b"not a library")
+    message = import_ops(copied_package)
+    assert "does not load" in message
+    assert "'compiler'" in message
+    assert "'cuda_architectures'" in message

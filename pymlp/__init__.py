@@ -41,7 +41,7 @@ _NAMES = {
     "Potential": "potential",
     "Prediction": "potential",
     "Calculator": "calculator",
-    "load": "model_files",
+    "load": "potential",
     "read": "io",
     "write": "io",
 }
@@ -95,10 +95,9 @@ if TYPE_CHECKING:
     )
     from pymlp.calculator import Calculator
     from pymlp.io import read, write
-    from pymlp.model_files import load
     from pymlp.neighbors import NeighborList, displacements, neighbor_list
     from pymlp.networks import ElementNetworks
-    from pymlp.potential import Potential, Prediction
+    from pymlp.potential import Potential, Prediction, load
     from pymlp.structures import Batch, Structure
 
 # A library that does not load must not keep `pymlp doctor` from saying why: the ImportError

@@ -6,10 +6,11 @@ widths, scales and shifts are float64 buffers, set from the training set, not tr
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -17,15 +18,34 @@ from torch.nn import functional
 
 __all__ = ["ACTIVATIONS", "ElementGroups", "ElementNetworks", "group_by_element"]
 
-#: Activation functions by name. All but relu have the second derivative that force training needs.
-ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "tanh": torch.tanh,
-    "sigmoid": torch.sigmoid,
-    "sin": torch.sin,
-    "silu": functional.silu,
-    "celu": functional.celu,
-    "gelu": functional.gelu,
-    "relu": functional.relu,
+
+def _sigmoid_slope(x: Tensor, y: Tensor) -> Tensor:
+    return y * (1 - y)
+
+
+def _silu_slope(x: Tensor, y: Tensor) -> Tensor:
+    share = torch.sigmoid(x)
+    return share * (1 + x * (1 - share))
+
+
+def _gelu_slope(x: Tensor, y: Tensor) -> Tensor:
+    density = torch.exp(-0.5 * x * x) / math.sqrt(2 * math.pi)
+    return 0.5 * (1 + torch.erf(x / math.sqrt(2))) + x * density
+
+
+_Function: TypeAlias = Callable[[Tensor], Tensor]
+_Slope: TypeAlias = Callable[[Tensor, Tensor], Tensor]
+
+#: Activation functions by name: y(x), and dy/dx as a function of x and y (for prediction, which
+#: does without autograd). All but relu have the second derivative that force training needs.
+ACTIVATIONS: dict[str, tuple[_Function, _Slope]] = {
+    "tanh": (torch.tanh, lambda x, y: 1 - y * y),
+    "sigmoid": (torch.sigmoid, _sigmoid_slope),
+    "sin": (torch.sin, lambda x, y: torch.cos(x)),
+    "silu": (functional.silu, _silu_slope),
+    "celu": (functional.celu, lambda x, y: torch.where(x > 0, torch.ones_like(x), y + 1)),
+    "gelu": (functional.gelu, _gelu_slope),
+    "relu": (functional.relu, lambda x, y: (x > 0).to(x.dtype)),
 }
 
 # Features whose spread is below this share of their size are constant, up to rounding.
@@ -111,7 +131,7 @@ class ElementNetworks(nn.Module):
                 f"activation must be one of {', '.join(ACTIVATIONS)}, got {activation!r}"
             )
         self.activation = activation
-        self._function = ACTIVATIONS[activation]
+        self._function, self._slope = ACTIVATIONS[activation]
         generator = None if seed is None else torch.Generator().manual_seed(int(seed))
 
         n_types = len(self.elements)
@@ -215,6 +235,53 @@ class ElementNetworks(nn.Module):
         return torch.addcmul(
             self.energy_shift.index_select(0, types), outputs.to(torch.float64), scale
         )
+
+    @torch.no_grad()
+    def energies_and_slopes(
+        self, features: Tensor, types: Tensor, groups: ElementGroups, slopes: bool = True
+    ) -> tuple[Tensor, Tensor | None]:
+        """Return energies and dE/dG for prediction: the chain rule by hand, without a graph.
+
+        Half the time of autograd for one molecule, where calls and not arithmetic count.
+
+        Args:
+            features: [A, F].
+            types: [A] int64.
+            groups: the atoms sorted by element.
+            slopes: ``False`` leaves dE/dG out.
+
+        Returns:
+            Energies [A] eV, float64, and slopes [A, F] in the features' precision, or ``None``.
+        """
+        x = self._standardised(features, types).index_select(0, groups.order)
+        layers = [
+            (w.unbind(0), b.unbind(0)) for w, b in zip(self.weights, self.biases, strict=True)
+        ]
+        outputs, gradients = [], []
+        for index, part in enumerate(x.split(groups.counts)):
+            if part.shape[0] == 0:
+                continue
+            own = [(w[index], b[index]) for w, b in layers]
+            kept = []
+            for weight, bias in own[:-1]:
+                before = torch.addmm(bias, part, weight.T)
+                part = self._function(before)
+                kept.append((before, part))
+            last, bias = own[-1]
+            outputs.append(torch.addmm(bias, part, last.T)[:, 0])
+            if slopes:
+                gradient = last.expand(part.shape[0], -1)
+                for (weight, _), (before, after) in zip(own[-2::-1], kept[::-1], strict=True):
+                    gradient = (gradient * self._slope(before, after)) @ weight
+                gradients.append(gradient)
+        if not outputs:
+            return features.new_zeros(0, dtype=torch.float64), torch.zeros_like(features)
+        energies = self._energies(torch.cat(outputs).index_select(0, groups.inverse), types)
+        if not slopes:
+            return energies, None
+        width = (self.energy_scale[:, None] / self.feature_scale).to(features.dtype)
+        by_atom = torch.cat(gradients).index_select(0, groups.inverse).to(features.dtype)
+        return energies, by_atom * width.index_select(0, types)
 
     # -- scalers ----------------------------------------------------------------------------
 

@@ -1,0 +1,148 @@
+"""The ASE calculator of a potential."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from ase import Atoms
+from ase.calculators.calculator import Calculator as AseCalculator
+from ase.calculators.calculator import all_changes
+from ase.stress import full_3x3_to_voigt_6_stress
+
+from pymlp.neighbors import NeighborList, neighbor_list
+from pymlp.potential import Potential, load
+from pymlp.structures import Batch
+
+__all__ = ["Calculator"]
+
+#: Isolated structures up to this size keep one list of all pairs, which never has to be renewed;
+#: beyond it, pairs past the cutoff would cost more than new lists do.
+ALL_PAIRS_ATOMS = 64
+
+
+class Calculator(AseCalculator):
+    """Energies (eV), forces (eV/Å) and stress (eV/Å^3) of a potential, for ASE.
+
+    Results: ``energy``, ``free_energy`` (the same), ``energies`` (per atom), ``forces``;
+    ``stress`` for structures periodic in all directions; ``energy_std`` and ``forces_std`` for a
+    committee. A small isolated molecule's neighbour list is made once; others are made with a
+    skin and renewed when an atom has moved by half of it, or the cell has changed.
+
+    Args:
+        potential: a potential, or the folder of a model.
+        device: where to compute; a potential that is given is moved there.
+        dtype: precision of positions and features.
+        skin: Å, added to the cutoff of lists that have to be renewed.
+
+    Raises:
+        FileNotFoundError: if there is no model in the folder.
+        ValueError: for a damaged model, a negative skin; on use, for unknown elements, coincident
+            atoms or positions that are not finite.
+    """
+
+    implemented_properties: ClassVar[list[str]] = [  # type: ignore[misc]
+        "energy",
+        "free_energy",
+        "energies",
+        "forces",
+        "stress",
+    ]
+
+    def __init__(
+        self,
+        potential: Potential | str | Path,
+        *,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float64,
+        skin: float = 1.0,
+        **options: Any,
+    ) -> None:
+        super().__init__(**options)
+        if not (math.isfinite(skin) and skin >= 0):
+            raise ValueError(f"skin must be at least zero (Å), got {skin}")
+        if dtype not in (torch.float32, torch.float64):
+            raise TypeError(f"dtype must be torch.float32 or torch.float64, got {dtype}")
+        if not isinstance(potential, Potential):
+            potential = load(potential, device)
+        self.potential = potential.to(device)
+        self.device, self.dtype, self.skin = torch.device(device), dtype, float(skin)
+        self._batch: Batch | None = None
+        self._pairs: NeighborList | None = None
+        self._made_at = torch.zeros(0)
+
+    def calculate(
+        self,
+        atoms: Atoms | None = None,
+        properties: Sequence[str] = ("energy",),
+        system_changes: Sequence[str] = tuple(all_changes),
+    ) -> None:
+        """Compute everything that one evaluation gives; called by ASE.
+
+        Raises:
+            ValueError: for unknown elements, coincident atoms, or positions that are not finite.
+        """
+        super().calculate(atoms, list(properties), list(system_changes))
+        batch, pairs = self._prepared(self.atoms)
+        result = self.potential.compute(batch, neighbor_list=pairs)
+        energy = float(result.energy[0])
+        if not math.isfinite(energy):
+            # Cheap for every step; finding out why is only done here.
+            neighbor_list(Batch.from_atoms(self.atoms), self.potential.cutoff)
+            raise ValueError(f"the energy became {energy}: the weights are damaged")
+        assert result.forces is not None
+        self.results = {
+            "energy": energy,
+            "free_energy": energy,
+            "energies": result.atomic_energies.cpu().numpy(),
+            "forces": result.forces.to("cpu", torch.float64).numpy(),
+        }
+        if result.stress is not None:
+            tensor = result.stress[0].to("cpu", torch.float64).numpy()
+            self.results["stress"] = full_3x3_to_voigt_6_stress(tensor)
+        if result.energy_std is not None and result.forces_std is not None:
+            self.results["energy_std"] = float(result.energy_std[0])
+            self.results["forces_std"] = result.forces_std.to("cpu", torch.float64).numpy()
+
+    def _prepared(self, atoms: Atoms) -> tuple[Batch, NeighborList]:
+        """Return the batch and a neighbour list that still holds, renewed where it does not."""
+        old, pairs = self._batch, self._pairs
+        positions = torch.from_numpy(np.array(atoms.positions, dtype=np.float64))
+        numbers = torch.from_numpy(np.asarray(atoms.numbers, dtype=np.int64))
+        same = (
+            old is not None
+            and len(numbers) == old.n_atoms
+            and torch.equal(numbers, old.numbers.cpu())
+            and bool((np.asarray(atoms.pbc) == old.pbc[0].cpu().numpy()).all())
+        )
+        if old is None or pairs is None or not same:
+            return self._renewed(Batch.from_atoms(atoms))
+        if not old.periodic:
+            cell = old.cell
+        else:
+            cell = torch.from_numpy(np.array(atoms.cell.array, dtype=np.float64))[None]
+        if math.isinf(pairs.cutoff):
+            batch = old.with_positions(positions.to(self.device, self.dtype))
+            return batch, pairs
+        moved = float((positions - self._made_at).square().sum(dim=1).max())
+        changed = old.periodic and not torch.equal(cell.to(old.cell), old.cell)
+        if changed or not moved <= (0.5 * self.skin) ** 2:
+            return self._renewed(Batch.from_atoms(atoms))
+        return old.with_positions(positions.to(self.device, self.dtype)), pairs
+
+    def _renewed(self, batch: Batch) -> tuple[Batch, NeighborList]:
+        self._batch = None  # stays unset where the structure is refused
+        self.potential.descriptor.types(batch.numbers.to(self.device))
+        if not batch.periodic and batch.n_atoms <= ALL_PAIRS_ATOMS:
+            cutoff = math.inf
+        else:
+            cutoff = self.potential.cutoff + self.skin
+        pairs = neighbor_list(batch, cutoff).to(self.device)
+        self._made_at = batch.positions
+        self._batch = batch.to(self.device, self.dtype)
+        self._pairs = pairs
+        return self._batch, pairs

@@ -1,0 +1,367 @@
+"""A potential: descriptor and networks, from structures to energies, forces and stress."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pymlp import model_files, neighbors
+from pymlp.descriptors import Descriptor
+from pymlp.neighbors import NeighborList
+from pymlp.networks import ElementGroups, ElementNetworks, group_by_element
+from pymlp.structures import Batch
+
+__all__ = ["Potential", "Prediction", "load"]
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a potential says about B structures with A atoms; nothing carries a graph.
+
+    Attributes:
+        energy: [B] eV, float64.
+        forces: [A, 3] eV/Å, or ``None`` if not asked for.
+        stress: [B, 3, 3] eV/Å^3 (sign as in ASE), or ``None``.
+        atomic_energies: [A] eV, float64; they add up to ``energy``.
+        energy_std: [B] eV, standard deviation over the committee; ``None`` for one network.
+        forces_std: [A, 3] eV/Å, likewise.
+        extrapolation: [A] share of an atom's features outside the range seen in training, or
+            ``None`` if not asked for.
+    """
+
+    energy: Tensor
+    forces: Tensor | None
+    stress: Tensor | None
+    atomic_energies: Tensor
+    energy_std: Tensor | None
+    forces_std: Tensor | None
+    extrapolation: Tensor | None = None
+
+
+class Potential(nn.Module):
+    """Descriptor and a committee of networks.
+
+    Forces need no autograd through the descriptor: with G = features(d) and v = dE/dG from the
+    networks, F = -scatter(J^T v), one call of ``descriptor.vjp``. A loss on these forces
+    differentiates J^T v by v alone.
+
+    Args:
+        descriptor: gives the features.
+        networks: one, or several for a committee; all for the descriptor's features and elements.
+        metadata: what else to keep with the model (target, data hash, errors ...), plain JSON.
+
+    Raises:
+        ValueError: if descriptor and networks do not belong together, or there is no network.
+    """
+
+    feature_minimum: Tensor
+    feature_maximum: Tensor
+
+    def __init__(
+        self,
+        descriptor: Descriptor,
+        networks: ElementNetworks | Sequence[ElementNetworks],
+        metadata: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        members = [networks] if isinstance(networks, ElementNetworks) else list(networks)
+        if not members:
+            raise ValueError("networks must hold at least one network, got none")
+        for member in members:
+            if (member.n_features, member.elements) != (descriptor.n_features, descriptor.elements):
+                raise ValueError(
+                    f"networks must take the descriptor's {descriptor.n_features} features of "
+                    f"{descriptor.elements}, got {member.n_features} of {member.elements}"
+                )
+        self.descriptor = descriptor
+        self.networks = nn.ModuleList(members)
+        self.metadata: dict[str, Any] = dict(metadata or {})
+        shape = (len(descriptor.elements), descriptor.n_features)
+        # Nothing seen yet: minimum above maximum.
+        for name, value in (("feature_minimum", torch.inf), ("feature_maximum", -torch.inf)):
+            self.register_buffer(name, torch.full(shape, value, dtype=torch.float64))
+
+    @property
+    def elements(self) -> tuple[str, ...]:
+        """The elements that the potential knows."""
+        return self.descriptor.elements
+
+    @property
+    def cutoff(self) -> float:
+        """Å."""
+        return self.descriptor.cutoff
+
+    @property
+    def n_networks(self) -> int:
+        """Size of the committee."""
+        return len(self.networks)
+
+    @property
+    def trains_on_forces(self) -> bool:
+        """Whether all networks have the second derivative that a force loss needs."""
+        return all(member.trains_on_forces for member in self._members)
+
+    @property
+    def _members(self) -> list[ElementNetworks]:
+        return list(self.networks)  # type: ignore[arg-type]
+
+    # -- energies and forces ----------------------------------------------------------------
+
+    def compute(
+        self,
+        batch: Batch,
+        forces: bool = True,
+        stress: bool | None = None,
+        *,
+        neighbor_list: NeighborList | None = None,
+        dtype: torch.dtype | None = None,
+        extrapolation: bool = False,
+    ) -> Prediction:
+        """Predict energies, forces and stress.
+
+        Args:
+            batch: B structures with A atoms, on the potential's device.
+            forces: whether forces are wanted.
+            stress: ``True`` or ``False``; ``None`` computes it if forces are wanted and every
+                structure is periodic in all three directions.
+            neighbor_list: of this batch, at least as long as the cutoff; made here if ``None``.
+            dtype: precision of positions and features; the batch's own if ``None``.
+            extrapolation: whether to compare features with the range seen in training.
+
+        Returns:
+            The mean over the committee; its standard deviation (n - 1) where there are several
+            networks.
+
+        Raises:
+            ValueError: for unknown elements, coincident atoms, stress without a cell, or
+                extrapolation without known ranges.
+        """
+        if dtype is not None:
+            batch = batch.to(dtype=dtype)
+        with_stress = forces and _all_periodic(batch) if stress is None else stress
+        if with_stress and not _all_periodic(batch):
+            raise ValueError("stress needs structures that are periodic in all three directions")
+        index = batch.structure_index
+        types = self.descriptor.batch_types(batch)
+        groups = self._groups(batch, types)
+        members = self._members
+        with torch.no_grad():
+            if neighbor_list is None:
+                neighbor_list = neighbors.neighbor_list(batch, self.cutoff)
+            d = neighbors.displacements(batch.positions, neighbor_list, batch.cell, index)
+            features = self.descriptor.features(d, neighbor_list, types)
+            gradients = forces or with_stress
+            atomic: list[Tensor] = []
+            slopes: list[Tensor] = []
+            for member in members:
+                energies, slope = member.energies_and_slopes(features, types, groups, gradients)
+                atomic.append(energies)
+                if slope is not None:
+                    slopes.append(slope)
+            every = torch.stack(atomic)
+            totals = every.new_zeros(len(members), len(batch)).index_add(1, index, every)
+            outside = self._outside(features, types) if extrapolation else None
+            force, force_std, tensor = None, None, None
+            if gradients:
+                pulls = [self.descriptor.vjp(s, d, neighbor_list, types) for s in slopes]
+                pull = torch.stack(pulls).mean(dim=0) if len(pulls) > 1 else pulls[0]
+                if forces:
+                    force = neighbors.forces_from_pairs(pull, neighbor_list)
+                if forces and len(pulls) > 1:
+                    own = [neighbors.forces_from_pairs(p, neighbor_list) for p in pulls]
+                    force_std = torch.stack(own).std(dim=0)
+                if with_stress:
+                    tensor = neighbors.stress_from_pairs(pull, d, neighbor_list, batch.cell, index)
+        several = len(members) > 1
+        return Prediction(
+            energy=totals.mean(dim=0) if several else totals[0],
+            forces=force,
+            stress=tensor,
+            atomic_energies=every.mean(dim=0) if several else every[0],
+            energy_std=totals.std(dim=0) if several else None,
+            forces_std=force_std,
+            extrapolation=outside,
+        )
+
+    def forward(self, batch: Batch, neighbor_list: NeighborList | None = None) -> Tensor:
+        """Return energies [B] (eV), differentiable in positions, cell and weights by autograd."""
+        if neighbor_list is None:
+            neighbor_list = neighbors.neighbor_list(batch, self.cutoff)
+        features = self.descriptor(batch, neighbor_list)
+        types = self.descriptor.batch_types(batch)
+        groups = None if torch.compiler.is_compiling() else self._groups(batch, types)
+        atomic = torch.stack([member(features, types, groups) for member in self._members])
+        mean = atomic.mean(dim=0)
+        return mean.new_zeros(len(batch)).index_add(0, batch.structure_index, mean)
+
+    def energy_and_forces(
+        self,
+        batch: Batch,
+        neighbor_list: NeighborList,
+        create_graph: bool = False,
+        *,
+        features: Tensor | None = None,
+        member: int | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Return energies and forces for training: differentiable in the weights.
+
+        Args:
+            batch: B structures with A atoms.
+            neighbor_list: of this batch.
+            create_graph: whether a loss on the forces will be differentiated.
+            features: [A, F] of this batch, where they are already known.
+            member: which network; ``None`` takes the committee's mean.
+
+        Returns:
+            Energies [B] eV and forces [A, 3] eV/Å.
+
+        Raises:
+            ValueError: with ``create_graph`` if an activation has no second derivative.
+        """
+        members = self._members if member is None else [self._members[member]]
+        if create_graph and not all(m.trains_on_forces for m in members):
+            raise ValueError("activation relu has no second derivative: forces cannot be trained")
+        index = batch.structure_index
+        types = self.descriptor.batch_types(batch)
+        groups = None if torch.compiler.is_compiling() else self._groups(batch, types)
+        d = neighbors.displacements(
+            batch.positions.detach(), neighbor_list, batch.cell.detach(), index
+        )
+        if features is None:
+            features = self.descriptor.features(d, neighbor_list, types)
+        features = features.detach().requires_grad_()
+        with torch.enable_grad():
+            atomic = torch.stack([m(features, types, groups) for m in members]).mean(dim=0)
+            (slope,) = torch.autograd.grad(atomic.sum(), features, create_graph=create_graph)
+            pull = self.descriptor.vjp(slope, d, neighbor_list, types)
+            forces = neighbors.forces_from_pairs(pull, neighbor_list)
+        energies = atomic.new_zeros(len(batch)).index_add(0, index, atomic)
+        return energies, forces
+
+    def _groups(self, batch: Batch, types: Tensor) -> ElementGroups:
+        key = ("groups", self.elements)
+        if key not in batch._topology:
+            batch._topology[key] = group_by_element(types, len(self.elements))
+        result: ElementGroups = batch._topology[key]
+        return result
+
+    # -- extrapolation ----------------------------------------------------------------------
+
+    @torch.no_grad()
+    def record_ranges(self, features: Tensor, types: Tensor) -> None:
+        """Widen the ranges of features seen in training, element by element.
+
+        Args:
+            features: [A, F].
+            types: [A] int64.
+        """
+        for index in range(len(self.elements)):
+            own = features[types == index].to(torch.float64)
+            if len(own):
+                low, high = own.aminmax(dim=0)
+                self.feature_minimum[index] = torch.minimum(self.feature_minimum[index], low)
+                self.feature_maximum[index] = torch.maximum(self.feature_maximum[index], high)
+
+    def _outside(self, features: Tensor, types: Tensor) -> Tensor:
+        if not bool((self.feature_minimum <= self.feature_maximum).any()):
+            raise ValueError("the ranges of features seen in training are not known")
+        # A feature may leave its range by a ten-thousandth of its width: that is rounding.
+        width = (self.feature_maximum - self.feature_minimum).clamp(min=0)
+        low = (self.feature_minimum - 1e-4 * width - 1e-9).index_select(0, types)
+        high = (self.feature_maximum + 1e-4 * width + 1e-9).index_select(0, types)
+        return ((features < low) | (features > high)).double().mean(dim=1)
+
+    # -- files ------------------------------------------------------------------------------
+
+    def save(self, directory: str | Path) -> None:
+        """Write the model into a folder: ``model.json`` and a safetensors file, atomically.
+
+        Raises:
+            ValueError: if weights are NaN, or the metadata cannot be written as JSON.
+            OSError: if the folder cannot be written to; an older model in it is then as it was.
+        """
+        tensors = dict(self.state_dict())
+        for name, tensor in tensors.items():
+            if bool(torch.isnan(tensor).any()):
+                raise ValueError(f"a model with NaN in {name} is not written")
+        import numpy
+
+        from pymlp import __version__
+
+        description = {
+            "kind": "descriptor and networks",
+            "elements": list(self.elements),
+            "units": {"energy": "eV", "length": "Å", "forces": "eV/Å"},
+            "descriptor": self.descriptor.to_config(),
+            "networks": [member.to_config() for member in self._members],
+            "dtype": str(self._members[0].dtype).removeprefix("torch."),
+            "metadata": self.metadata,
+            "versions": {
+                "pymlp": __version__,
+                "torch": torch.__version__,
+                "numpy": numpy.__version__,
+                "python": platform.python_version(),
+            },
+        }
+        model_files.write_model(directory, description, tensors)
+
+    @staticmethod
+    def load(directory: str | Path, device: torch.device | str = "cpu") -> Potential:
+        """Read a model that :meth:`save` wrote; the same as :func:`pymlp.load`."""
+        return load(directory, device)
+
+
+def _all_periodic(batch: Batch) -> bool:
+    if "all periodic" not in batch._topology:
+        batch._topology["all periodic"] = len(batch) > 0 and bool(batch.pbc.all())
+    return bool(batch._topology["all periodic"])
+
+
+def load(directory: str | Path, device: torch.device | str = "cpu") -> Potential:
+    """Read a potential from the folder that ``pymlp train`` or :meth:`Potential.save` wrote.
+
+    Args:
+        directory: the folder.
+        device: where to put the potential.
+
+    Returns:
+        The potential, in evaluation mode; ``metadata`` holds what was saved with it.
+
+    Raises:
+        FileNotFoundError: if there is no model.
+        ValueError: for an unknown format version, or files that are missing, truncated, changed or
+            do not belong together.
+    """
+    description, tensors = model_files.read_model(directory)
+    try:
+        descriptor = Descriptor.from_config(description["descriptor"])
+        dtype = {"float32": torch.float32, "float64": torch.float64}[description["dtype"]]
+        networks = [
+            ElementNetworks.from_config(config, dtype) for config in description["networks"]
+        ]
+        potential = Potential(descriptor, networks, description["metadata"])
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"{directory}/{model_files.DESCRIPTION} is damaged: missing or wrong entry {error}"
+        ) from None
+    except ValueError as error:
+        raise ValueError(f"{directory}/{model_files.DESCRIPTION}: {error}") from None
+    expected = potential.state_dict()
+    for name, tensor in expected.items():
+        if name not in tensors or tensors[name].shape != tensor.shape:
+            got = list(tensors[name].shape) if name in tensors else "none"
+            raise ValueError(
+                f"{directory}: the weights do not fit the description: {name} must have shape "
+                f"{list(tensor.shape)}, got {got}"
+            )
+    unknown = sorted(set(tensors) - set(expected))
+    if unknown:
+        raise ValueError(f"{directory}: the weights hold {unknown}, which no part of it has")
+    potential.load_state_dict(tensors)
+    return potential.requires_grad_(False).eval().to(device)

@@ -53,6 +53,7 @@ def cutoff(distances: Tensor, radius: float, smooth: bool) -> Tensor:
     """Eq 2 (or the C-infinity variant), exactly 0 from ``radius`` on."""
     inside = distances < radius
     x = torch.where(inside, distances, torch.zeros_like(distances)) / radius
+    value: Tensor
     value = torch.exp(1 - 1 / (1 - x * x)) if smooth else 0.5 * (torch.cos(math.pi * x) + 1)
     return torch.where(inside, value, torch.zeros_like(value))
 
@@ -92,7 +93,7 @@ def angular_term(
         sine = torch.sqrt((1 - cosine * cosine).clamp(min=0.0) + epsilon**2)
         turned = cosine * math.cos(theta_shift) + sine * math.sin(theta_shift)
     # 2^(1-zeta) (1 + cos)^zeta; rounding may push 1 + cos below 0, where a real power is undefined
-    angle_factor = 2.0 ** (1.0 - zeta) * (1 + turned).clamp(min=0.0) ** zeta
+    angle_factor: Tensor = 2.0 ** (1.0 - zeta) * (1 + turned).clamp(min=0.0) ** zeta
     if parameters.family == "ani":
         eta, shift = term[0], term[1]
         return angle_factor * torch.exp(-eta * ((r_ij + r_ik) / 2 - shift) ** 2)
@@ -124,22 +125,22 @@ def symmetry_functions(
     weight = torch.tensor(p.weights, dtype=torch.float64)[types[neighbors]]
     distances = displacements.norm(dim=1)
 
-    def choose(set_of_center: Tensor, values: list[Tensor]) -> Tensor:
-        return torch.stack(values)[set_of_center, torch.arange(set_of_center.numel())]
-
-    def per_center(sets: list[Callable[[], Tensor]], center: Tensor) -> Tensor:
-        which = types[center] if len(sets) > 1 else torch.zeros_like(center)
-        return choose(which, [make() for make in sets])
+    def per_center(values: list[Tensor], center: Tensor) -> Tensor:
+        """The value of the set that belongs to each centre's type."""
+        result = values[0]
+        for which, value in enumerate(values[1:], start=1):
+            result = torch.where(types[center] == which, value, result)
+        return result
 
     columns = []
     n_radial, n_angular = len(p.radial[0]), len(p.angular[0])
     damping = weight * cutoff(distances, p.radial_cutoff, p.smooth)
     for index in range(n_radial):
-        sets = [
-            lambda row=rows[index]: row[2] * torch.exp(-row[0] * (distances - row[1]) ** 2)
-            for rows in p.radial
+        values = [
+            amplitude * torch.exp(-eta * (distances - shift) ** 2)
+            for eta, shift, amplitude in (rows[index] for rows in p.radial)
         ]
-        term = per_center(sets, centers) * damping
+        term = per_center(values, centers) * damping
         column = displacements.new_zeros(n_atoms * n_channels)
         columns.append(column.index_add(0, centers * n_channels + channel, term))
     radial = _stack(columns, n_atoms, n_channels, displacements)
@@ -158,11 +159,10 @@ def symmetry_functions(
     slot = centers[first] * n_pairs + channel_pair(channel[first], channel[second], n_channels)
     columns = []
     for index in range(n_angular):
-        sets = [
-            lambda row=rows[index]: angular_term(row, p, cosine, r_ij, r_ik, r_jk, epsilon)
-            for rows in p.angular
+        values = [
+            angular_term(rows[index], p, cosine, r_ij, r_ik, r_jk, epsilon) for rows in p.angular
         ]
-        term = per_center(sets, centers[first]) * damping
+        term = per_center(values, centers[first]) * damping
         column = displacements.new_zeros(n_atoms * n_pairs)
         columns.append(column.index_add(0, slot, term))
     angular = _stack(columns, n_atoms, n_pairs, displacements)
@@ -185,14 +185,16 @@ def jacobian(
     """
     x = displacements.detach()
     centers = centers_of(pair_offsets)
-    rank = torch.arange(centers.numel()) - pair_offsets[centers]
-    n_features = features(x).shape[1]
-    columns = x.new_zeros(centers.numel(), n_features, 3)
-    for k in range(int(rank.max()) + 1 if rank.numel() else 0):
-        moved = rank == k
-        for axis in range(3):
-            tangent = torch.zeros_like(x)
-            tangent[moved, axis] = 1.0
-            slope = torch.func.jvp(features, (x,), (tangent,))[1]
-            columns[moved, :, axis] = slope[centers[moved]]
-    return columns
+    if not len(centers):
+        return x.new_zeros(0, features(x).shape[1], 3)
+    rank = torch.arange(len(centers)) - pair_offsets[centers]
+    n_moves = int(rank.max()) + 1
+    tangents = x.new_zeros(n_moves, 3, len(centers), 3)
+    for axis in range(3):
+        tangents[rank, axis, torch.arange(len(centers)), axis] = 1.0
+    # [n_moves * 3, A, F]
+    slopes: Tensor = torch.func.vmap(
+        lambda tangent: torch.func.jvp(features, (x,), (tangent,))[1], chunk_size=64
+    )(tangents.flatten(0, 1))
+    result: Tensor = slopes.reshape(n_moves, 3, *slopes.shape[1:])[rank, :, centers]
+    return result.transpose(1, 2)

@@ -113,7 +113,10 @@ def test_descriptor_is_torchani(model: str, kind: str, dtype: torch.dtype) -> No
     ours = descriptor(batch)
     positions = structure.positions.to(dtype).requires_grad_()
     theirs = their_features(torchani_aev(model, dtype), structure, positions)
-    error, limit = worst(ours.detach(), theirs.detach()), TOLERANCE[dtype]
+    limit = TOLERANCE[dtype]
+    if "outside" in kind and dtype == torch.float32:
+        limit = 1e-4  # at 30 Å float32 resolves 2e-6 Å, and TorchANI wraps before it subtracts
+    error = worst(ours.detach(), theirs.detach())
     assert error < limit, f"features, {model}, {kind}, {dtype}: {error:.2e} > {limit:.0e}"
 
     generator = torch.Generator().manual_seed(44)

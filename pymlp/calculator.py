@@ -87,12 +87,15 @@ class Calculator(AseCalculator):
             ValueError: for unknown elements, coincident atoms, or positions that are not finite.
         """
         super().calculate(atoms, list(properties), list(system_changes))
-        batch, pairs = self._prepared(self.atoms)
+        current: Atoms | None = self.atoms
+        if current is None:
+            raise ValueError("atoms must be given before anything can be computed")
+        batch, pairs = self._prepared(current)
         result = self.potential.compute(batch, neighbor_list=pairs)
         energy = float(result.energy[0])
         if not math.isfinite(energy):
             # Cheap for every step; finding out why is only done here.
-            neighbor_list(Batch.from_atoms(self.atoms), self.potential.cutoff)
+            neighbor_list(Batch.from_atoms(current), self.potential.cutoff)
             raise ValueError(f"the energy became {energy}: the weights are damaged")
         assert result.forces is not None
         self.results = {

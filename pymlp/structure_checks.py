@@ -45,8 +45,8 @@ def atomic_number(symbol: str) -> int:
 
 
 def _own_tensor(value: Any) -> Tensor:
-    """Tensors as they are, with their gradient; arrays copied, since others may write to them."""
-    return torch.as_tensor(np.array(value) if isinstance(value, np.ndarray) else value)
+    """Tensors as they are, with their gradient; all else is copied, floats as float64."""
+    return value if isinstance(value, Tensor) else torch.from_numpy(np.array(value))
 
 
 def as_float(value: Any, name: str, dtype: torch.dtype | None = None) -> Tensor:

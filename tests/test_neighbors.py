@@ -1,0 +1,246 @@
+"""Neighbour lists against brute force and ASE; displacements, forces and stress from pairs."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+from ase import Atoms
+from ase.neighborlist import neighbor_list as ase_neighbor_list
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from pymlp import Batch, NeighborList, displacements, neighbor_list, neighbors
+from pymlp.neighbors import forces_from_pairs, stress_from_pairs
+
+
+def brute_force(batch: Batch, cutoff: float) -> list[tuple[int, ...]]:
+    """(center, neighbor, shift) of every pair, sorted: all images that could be near enough."""
+    rows = []
+    begin = 0
+    for structure in batch:
+        r = structure.positions.numpy()
+        cell = np.zeros((3, 3)) if structure.cell is None else structure.cell.numpy()
+        periodic = np.array(structure.pbc)
+        reach = [0, 0, 0]
+        if periodic.any():
+            spread = np.linalg.norm(r[:, None] - r[None], axis=2).max() + cutoff
+            vectors = cell[periodic]
+            # Any image within `spread` has coefficients bounded by the dual vectors' lengths.
+            bound = spread * np.linalg.norm(np.linalg.pinv(vectors), axis=0)
+            for axis, value in zip(np.flatnonzero(periodic), bound, strict=True):
+                reach[axis] = math.ceil(value)
+        images = list(itertools.product(*(range(-n, n + 1) for n in reach)))
+        for i, j in itertools.product(range(len(r)), repeat=2):
+            for shift in images:
+                if i == j and not any(shift):
+                    continue
+                if np.linalg.norm(r[j] - r[i] + np.array(shift) @ cell) < cutoff:
+                    rows.append((begin + i, begin + j, *shift))
+        begin += len(r)
+    return sorted(rows)
+
+
+def rows_of(pairs: NeighborList) -> list[tuple[int, ...]]:
+    shifts = (
+        torch.zeros(pairs.n_pairs, 3, dtype=torch.int64) if pairs.shifts is None else (pairs.shifts)
+    )
+    both = torch.cat([pairs.centers[:, None], pairs.neighbors[:, None], shifts], dim=1)
+    return [tuple(row) for row in both.tolist()]
+
+
+def check(batch: Batch, cutoff: float) -> NeighborList:
+    pairs = neighbor_list(batch, cutoff)
+    assert rows_of(pairs) == brute_force(batch, cutoff)
+    counts = torch.bincount(pairs.centers, minlength=batch.n_atoms)
+    assert pairs.pair_offsets.tolist() == [0, *counts.cumsum(0).tolist()]
+    assert {t.dtype for t in (pairs.pair_offsets, pairs.centers, pairs.neighbors)} == {torch.int64}
+    assert pairs.cutoff == cutoff
+    return pairs
+
+
+@st.composite
+def atoms(draw: st.DrawFn) -> Atoms:
+    """1-5 atoms, isolated or periodic in any directions, triclinic, far outside the cell too."""
+    generator = np.random.default_rng(draw(st.integers(0, 10**6)))
+    n_atoms = draw(st.integers(1, 5))
+    pbc = draw(st.tuples(st.booleans(), st.booleans(), st.booleans()))
+    cell = generator.normal(size=(3, 3)) + np.diag(generator.uniform(2.5, 6, 3))
+    if draw(st.booleans()):  # ASE leaves out the vectors that are not periodic
+        cell = np.where(np.array(pbc)[:, None], cell, 0.0)
+    # Random points keep their distance by standing on a shaken grid.
+    grid = np.array(list(itertools.product(range(2), repeat=3)))[:n_atoms] * 1.3
+    positions = grid + generator.uniform(-0.2, 0.2, size=(n_atoms, 3))
+    positions += generator.integers(-2, 3, size=(n_atoms, 3)) @ np.where(
+        np.array(pbc)[:, None], cell, 0.0
+    )
+    return Atoms(["H"] * n_atoms, positions, cell=cell, pbc=pbc)
+
+
+@given(st.lists(atoms(), min_size=1, max_size=3), st.floats(1.0, 6.0))
+def test_lists_agree_with_brute_force(frames: list[Atoms], cutoff: float) -> None:
+    try:
+        check(Batch.from_atoms(frames), cutoff)
+    except ValueError as error:  # images that fall onto each other, nearly singular cells
+        assert "coincide" in str(error) or "singular" in str(error)
+
+
+@given(atoms(), st.floats(1.0, 12.0))
+def test_lists_agree_with_ase(frame: Atoms, cutoff: float) -> None:
+    try:
+        pairs = neighbor_list(Batch.from_atoms(frame), cutoff)
+    except ValueError as error:
+        assert "coincide" in str(error) or "singular" in str(error)
+        return
+    i, j, shift = ase_neighbor_list("ijS", frame, cutoff)
+    expected = sorted(zip(i, j, *shift.T, strict=True))
+    assert rows_of(pairs) == [tuple(int(x) for x in row) for row in expected]
+
+
+def test_isolated_and_periodic_structures_in_one_batch() -> None:
+    water = Atoms("OH2", [[0, 0, 0.12], [0, 0.76, -0.48], [0, -0.76, -0.48]])
+    sodium = Atoms("Na", [[9.0, -3.0, 2.0]], cell=np.eye(3) * 2.1, pbc=True)
+    slab = Atoms("Cu2", [[0, 0, 0], [1.1, 0.9, 1.8]], cell=[2.5, 2.5, 0], pbc=[1, 1, 0])
+    pairs = check(Batch.from_atoms([water, sodium, water, slab]), 4.5)
+    # 4.5 Å reaches over two cells: the sodium atom sees only its own images.
+    own = pairs.centers == 3
+    assert bool((pairs.neighbors[own] == 3).all())
+    assert int(own.sum()) > 26
+
+
+def test_large_isolated_structures_take_the_cell_list(monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = np.random.default_rng(4)
+    grid = np.array(list(itertools.product(range(8), repeat=3))) * 1.6
+    batch = Batch.from_arrays([6] * 512, grid + generator.uniform(-0.3, 0.3, grid.shape))
+    by_cells = neighbor_list(batch, 4.0)
+    monkeypatch.setattr(neighbors, "ALL_PAIRS_ATOMS", 10**6)
+    by_pairs = neighbor_list(batch, 4.0)
+    assert by_cells.shifts is None
+    assert rows_of(by_cells) == rows_of(by_pairs)
+    assert torch.equal(by_cells.pair_offsets, by_pairs.pair_offsets)
+
+
+def test_no_neighbours_no_atoms_no_structures() -> None:
+    far = Batch.from_arrays([1, 1], [[0.0, 0, 0], [9.0, 0, 0]])
+    assert check(far, 5.0).pair_offsets.tolist() == [0, 0, 0]
+    lone = Batch.from_arrays([1], [[0.0, 0, 0]], np.eye(3) * 9, True)
+    assert check(lone, 5.0).n_pairs == 0
+    for empty in (Batch.from_structures([]), Batch.from_arrays([], np.zeros((0, 3)))):
+        assert check(empty, 5.0).pair_offsets.tolist() == [0]
+
+
+def test_an_infinite_cutoff_lists_every_pair() -> None:
+    positions = np.random.default_rng(1).normal(size=(2, 4, 3)) * 100
+    pairs = neighbor_list(Batch.from_arrays([1] * 4, positions), math.inf)
+    assert pairs.n_pairs == 2 * 4 * 3
+    with pytest.raises(ValueError, match="finite for periodic"):
+        neighbor_list(Batch.from_arrays([1], [[0.0, 0, 0]], np.eye(3), True), math.inf)
+
+
+@pytest.mark.parametrize("cutoff", [0, -1.0, math.nan, "5", None])
+def test_a_cutoff_that_is_no_length_is_refused(cutoff: object) -> None:
+    with pytest.raises(ValueError, match="cutoff must be a number above zero"):
+        neighbor_list(Batch.from_arrays([1], [[0.0, 0, 0]]), cutoff)  # type: ignore[arg-type]
+
+
+def test_coincident_atoms_are_named() -> None:
+    good = np.random.default_rng(0).normal(size=(3, 3))
+    bad = good.copy()
+    bad[2] = bad[0] + 1e-8
+    with pytest.raises(ValueError, match=r"structure 1: atoms 0 and 2 coincide"):
+        neighbor_list(Batch.from_arrays([1] * 3, np.stack([good, bad])), 5.0)
+    cell = np.eye(3) * 3
+    image = [[0.1, 0.2, 0.3], [3.1, 0.2, 0.3]]
+    with pytest.raises(ValueError, match=r"structure 0: atoms 0 and 1 coincide"):
+        neighbor_list(Batch.from_arrays([1, 1], image, cell, True), 5.0)
+    batch = Batch.from_arrays([1] * 3, good)
+    with pytest.raises(ValueError, match="positions must be finite"):
+        neighbor_list(batch.with_positions(batch.positions * math.nan), math.inf)
+
+
+def mixed_batch(dtype: torch.dtype = torch.float64) -> Batch:
+    generator = np.random.default_rng(5)
+    frames = [
+        Atoms("H3", generator.normal(size=(3, 3)) * 2),
+        Atoms("H2", [[0, 0, 0], [1.2, 0.9, 0.7]], cell=[[3, 0.2, 0], [0, 3.1, 0.4], [0.3, 0, 2.9]],
+              pbc=True),
+        Atoms("H2", [[0, 0, 0], [1.0, 1.1, 0.7]], cell=[3.3, 3.1, 2.8], pbc=True),
+    ]  # fmt: skip
+    return Batch.from_atoms(frames).to(dtype=dtype)
+
+
+def pair_energy(d: Tensor) -> Tensor:
+    """A smooth function of the vector, not of its length alone: transposition errors show."""
+    return torch.exp(-0.3 * (d * d).sum(1)) * (1 + 0.1 * d[:, 0] * d[:, 1] ** 2 + 0.2 * d[:, 2])
+
+
+def test_displacements_reach_from_centre_to_image_and_carry_gradients() -> None:
+    batch = mixed_batch()
+    pairs = neighbor_list(batch, 4.0)
+    assert pairs.shifts is not None
+    index = batch.structure_index
+    d = displacements(batch.positions, pairs, batch.cell, index)
+    for p in range(0, pairs.n_pairs, 7):
+        i, j = int(pairs.centers[p]), int(pairs.neighbors[p])
+        moved = pairs.shifts[p].double() @ batch.cell[index[i]]
+        expected = batch.positions[j] - batch.positions[i] + moved
+        assert torch.allclose(d[p], expected, atol=1e-14)
+    assert float(d.norm(dim=1).max()) < 4.0
+    positions = batch.positions.clone().requires_grad_()
+    cell = batch.cell.clone().requires_grad_()
+
+    def energy(r: Tensor, c: Tensor) -> Tensor:
+        return pair_energy(displacements(r, pairs, c, index)).sum()
+
+    assert torch.autograd.gradcheck(energy, (positions, cell))
+    # One cell needs no structure index; several do.
+    single = batch[1]
+    one = Batch.from_structures([single])
+    alone = neighbor_list(one, 4.0)
+    expected = d[(index[pairs.centers] == 1)]
+    for cells in (one.cell, one.cell[0]):
+        assert torch.allclose(displacements(one.positions, alone, cells), expected, atol=1e-14)
+    with pytest.raises(ValueError, match="cell must be given"):
+        displacements(batch.positions, pairs)
+    with pytest.raises(ValueError, match="structure_index must be given"):
+        displacements(batch.positions, pairs, batch.cell)
+
+
+def test_forces_from_pairs_are_minus_the_gradient() -> None:
+    batch = mixed_batch()
+    pairs = neighbor_list(batch, 4.0)
+    positions = batch.positions.clone().requires_grad_()
+    d = displacements(positions, pairs, batch.cell, batch.structure_index)
+    (expected,) = torch.autograd.grad(pair_energy(d).sum(), positions)
+    leaf = d.detach().requires_grad_()
+    (pair_gradients,) = torch.autograd.grad(pair_energy(leaf).sum(), leaf)
+    forces = forces_from_pairs(pair_gradients, pairs)
+    assert torch.allclose(forces, -expected, atol=1e-13)
+    assert torch.equal(forces, forces_from_pairs(pair_gradients, pairs))
+
+
+def test_stress_is_the_strain_derivative_of_the_energy_per_volume() -> None:
+    batch = mixed_batch()[1:]
+    pairs = neighbor_list(batch, 4.0)
+    index = batch.structure_index
+    strain = torch.zeros(2, 3, 3, dtype=torch.float64, requires_grad=True)
+    # Symmetric, so that rotations, for which pair_energy is not invariant, do not come in.
+    deform = torch.eye(3, dtype=torch.float64) + 0.5 * (strain + strain.transpose(1, 2))
+    positions = torch.einsum("ai,aij->aj", batch.positions, deform[index])
+    d = displacements(positions, pairs, batch.cell @ deform, index)
+    (slope,) = torch.autograd.grad(pair_energy(d).sum(), strain)
+    expected = slope / torch.linalg.det(batch.cell).abs()[:, None, None]
+    leaf = d.detach().requires_grad_()
+    (pair_gradients,) = torch.autograd.grad(pair_energy(leaf).sum(), leaf)
+    stress = stress_from_pairs(pair_gradients, leaf.detach(), pairs, batch.cell, index)
+    assert torch.allclose(stress, expected, atol=1e-13)
+    mixed = mixed_batch()
+    every = neighbor_list(mixed, 4.0)
+    d = displacements(mixed.positions, every, mixed.cell, mixed.structure_index)
+    tensor = stress_from_pairs(d, d, every, mixed.cell, mixed.structure_index)
+    assert bool(tensor[0].isnan().all())
+    assert bool(tensor[1:].isfinite().all())

@@ -69,7 +69,7 @@ template <class N>
 PYMLP_INLINE ValueSlope<N> angle_factor(Angle<N> a, AngleParameters<Scalar<N>> p) {
   using T = Scalar<N>;
   const N cos_shifted = a.cos * p.cos_shift + a.sin * p.sin_shift;
-  const N half = maximum(T(0.5) * cos_shifted + T(0.5), T(0));
+  const N half = T(0.5) * cos_shifted + T(0.5);
   const N below = power(half, p.zeta_minus_one);
   return {T(2) * below * half, below * (p.cos_shift - a.cotangent * p.sin_shift) * p.zeta};
 }

@@ -61,4 +61,18 @@ inline void require_float(const Tensor& tensor, const char* name) {
           name, ": expected dtype float32 or float64");
 }
 
+// The arguments of all_pairs, on any device.
+inline void check_pair_search(const Tensor& positions, const Tensor& structure_offsets,
+                              double cutoff) {
+  require_float(positions, "positions");
+  require_shape(positions, "positions", {-1, 3}, "[A, 3]");
+  require_shape(structure_offsets, "structure_offsets", {-1}, "[B + 1]");
+  require(structure_offsets.scalar_type() == ScalarType::Long,
+          "structure_offsets: expected dtype int64");
+  require(structure_offsets.device() == positions.device(),
+          "structure_offsets: expected the device of positions");
+  require(cutoff > 0, "cutoff: expected a positive length or infinity, got ", cutoff);
+  require(structure_offsets.size(0) > 0, "structure_offsets: expected B + 1 >= 1 elements, got none");
+}
+
 }  // namespace pymlp

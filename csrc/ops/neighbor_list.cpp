@@ -28,15 +28,7 @@ void for_each_pair(const T* positions, const int64_t* offsets, int64_t begin, in
 
 std::tuple<Tensor, Tensor, Tensor> all_pairs(Tensor positions, Tensor structure_offsets,
                                              double cutoff) {
-  require_float(positions, "positions");
-  require_shape(positions, "positions", {-1, 3}, "[A, 3]");
-  require_shape(structure_offsets, "structure_offsets", {-1}, "[B + 1]");
-  require(structure_offsets.scalar_type() == ScalarType::Long,
-          "structure_offsets: expected dtype int64");
-  require(structure_offsets.device() == positions.device(),
-          "structure_offsets: expected the device of positions");
-  require(cutoff > 0, "cutoff: expected a positive length or infinity, got ", cutoff);
-  require(structure_offsets.size(0) > 0, "structure_offsets: expected B + 1 >= 1 elements, got none");
+  check_pair_search(positions, structure_offsets, cutoff);
   positions = torch::stable::contiguous(positions);
   structure_offsets = torch::stable::contiguous(structure_offsets);
 

@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <utility>
 
 #include "../../numbers/dual.h"
 #include "../../numbers/lanes.h"
@@ -111,27 +112,30 @@ PYMLP_INLINE void store_first(Lanes<T> x, T* to, int64_t n) {
   }
 }
 
-// to[i] = sum over the lanes of x[i], for a register's worth of registers: a transposing tree, 15
-// additions for 16 sums where separate sums take 64.
-template <class T, int count = Lanes<T>::count>
+// One round of the tree below: lanes l of `a` and `b` with bit `width` of l unset and set.
+template <int width, class T, size_t... lane>
+PYMLP_INLINE Lanes<T> fold_lanes(Lanes<T> a, Lanes<T> b, std::index_sequence<lane...>) {
+  constexpr int count = Lanes<T>::count;
+  return Lanes<T>(__builtin_shufflevector(
+             a.v, b.v, (lane & width ? count + int(lane & ~size_t(width)) : int(lane))...)) +
+         Lanes<T>(__builtin_shufflevector(
+             a.v, b.v, (lane & width ? count + int(lane) : int(lane) + width)...));
+}
+
+// Lane i of the result is the sum over the lanes of x[i], for a register's worth of registers: a
+// transposing tree, 7 additions for 8 sums where separate sums take 24. After each round x[i] holds
+// in lane l a partial sum of input i + (l mod 2 width).
+template <int width = 1, class T, int count = Lanes<T>::count>
 PYMLP_INLINE Lanes<T> sums_of_lanes(Lanes<T> (&x)[count]) {
-  using Integer = typename LaneTypes<T>::IntegerVector;
-#pragma GCC unroll 4
-  for (int width = 1; width < count; width *= 2) {
-    // After this round x[i] holds, in lane l, a partial sum of the i + (l & mask)-th input.
-    Integer low, high;
-    for (int lane = 0; lane < count; ++lane) {
-      const bool second = (lane & width) != 0;
-      low[lane] = second ? count + (lane & ~width) : lane;
-      high[lane] = second ? count + lane : lane + width;
-    }
+  if constexpr (width < count) {
 #pragma GCC unroll 16
     for (int i = 0; i < count; i += 2 * width) {
-      const auto a = x[i].v, b = x[i + width].v;
-      x[i] = Lanes<T>(__builtin_shuffle(a, b, low)) + Lanes<T>(__builtin_shuffle(a, b, high));
+      x[i] = fold_lanes<width>(x[i], x[i + width], std::make_index_sequence<count>());
     }
+    return sums_of_lanes<2 * width>(x);
+  } else {
+    return x[0];
   }
-  return x[0];
 }
 
 }  // namespace pymlp::inline PYMLP_SIMD

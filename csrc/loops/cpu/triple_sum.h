@@ -17,6 +17,7 @@ struct AngularTable {
   int32_t* first = nullptr;     // [D + 1] first feature of every distance factor
   int32_t* angle_of = nullptr;  // [S] angle factor of every feature
   int32_t* distance_of = nullptr;
+  bool product = false;  // features are all products distance x angle, in this order, as in ANI
 
   void place(Arena& arena, const SymmetryTables<T>& tables) {
     n_distances = tables.n_distances;
@@ -28,7 +29,7 @@ struct AngularTable {
     angle_of = arena.take<int32_t>(n_features);
     distance_of = arena.take<int32_t>(n_features);
   }
-  void fill(const SymmetryTables<T>& tables, const int64_t* products) const {
+  void fill(const SymmetryTables<T>& tables, const int64_t* products) {
     for (int64_t d = 0; d < n_distances; ++d) {
       distances[d] = {tables.distances[2 * d], tables.distances[2 * d + 1]};
     }
@@ -43,6 +44,10 @@ struct AngularTable {
       if (distance_of[s] >= 0) ++first[distance_of[s] + 1];
     }
     for (int64_t d = 0; d < n_distances; ++d) first[d + 1] += first[d];
+    product = n_real() == n_distances * n_angles;
+    for (int64_t s = 0; s < n_real(); ++s) {
+      product = product && distance_of[s] == s / n_angles && angle_of[s] == s % n_angles;
+    }
   }
   int64_t n_real() const { return first[n_distances]; }  // without the padding of the set
 };
@@ -60,12 +65,14 @@ class TripleSum {
     weight_.place(arena, kTile + kLanes);
     rows_ = arena.take<Row>(kTile);
     const bool forward = pass == Pass::forward || pass == Pass::jvp;
-    const int64_t length = forward || pass == Pass::jacobian ? kTile : kLanes;
-    angle_value_ = place_all(arena, table.n_angles, length);
-    distance_value_ = place_all(arena, table.n_distances, length);
-    if (forward) return;
-    angle_slope_ = place_all(arena, table.n_angles, length);
-    distance_slope_ = place_all(arena, table.n_distances, length);
+    angle_value_.place(arena, kTile * table.n_angles);
+    distance_value_.place(arena, kTile * table.n_distances);
+    if (forward) {
+      sums_ = arena.take<T>(kLanes * rounded_up(table.n_features, kLanes));
+      return;
+    }
+    angle_slope_.place(arena, kTile * table.n_angles);
+    distance_slope_.place(arena, kTile * table.n_distances);
     grad_cosine_.place(arena, kTile + kLanes);
     grad_distance_.place(arena, kTile + kLanes);
     grad_weight_.place(arena, kTile + kLanes);
@@ -104,14 +111,15 @@ class TripleSum {
                 int64_t n_channels, const NeighborColumns<N>& grad, Store store) {
     for_each_block(n_channels, [&](int64_t p, int64_t q, int64_t block) {
       for_each_tile(formula, s, p, q, [&] {
-        for (int64_t t = 0; t < tile_; t += kLanes) factors_and_slopes(formula, table, t, t);
+        for (int64_t t = 0; t < tile_; t += kLanes) factors_and_slopes<kTile>(formula, table, t, t);
         for (int64_t f = 0; f < table.n_real(); ++f) {
           const int32_t a = table.angle_of[f], d = table.distance_of[f];
           for (int64_t t = 0; t < tile_; t += kLanes) {
             const N w = weight_.load(t);
-            grad_cosine_.store(t, w * angle_slope_[a].load(t) * distance_value_[d].load(t));
-            grad_distance_.store(t, w * angle_value_[a].load(t) * distance_slope_[d].load(t));
-            grad_weight_.store(t, angle_value_[a].load(t) * distance_value_[d].load(t));
+            const int64_t at_a = a * kTile + t, at_d = d * kTile + t;
+            grad_cosine_.store(t, w * angle_slope_.load(at_a) * distance_value_.load(at_d));
+            grad_distance_.store(t, w * angle_value_.load(at_a) * distance_slope_.load(at_d));
+            grad_weight_.store(t, angle_value_.load(at_a) * distance_value_.load(at_d));
           }
           scatter(formula, s, grad);
           store(p, q, block * table.n_features + f);
@@ -127,20 +135,11 @@ class TripleSum {
 
   Column<N> cosine_, distance_, weight_;
   Column<N> grad_cosine_, grad_distance_, grad_weight_;
-  Column<N>*angle_value_ = nullptr, *angle_slope_ = nullptr;
-  Column<N>*distance_value_ = nullptr, *distance_slope_ = nullptr;
+  // One row per angle or distance factor.
+  Column<N> angle_value_, angle_slope_, distance_value_, distance_slope_;
+  T* sums_ = nullptr;  // [S, lanes]
   Row* rows_ = nullptr;
   int64_t n_rows_ = 0, tile_ = 0;
-
-  static Column<N>* place_all(Arena& arena, int64_t n, int64_t length) {
-    Column<N>* columns = arena.take<Column<N>>(n);
-    for (int64_t i = 0; i < n; ++i) {
-      Column<N> column;
-      column.place(arena, length);
-      if (columns != nullptr) columns[i] = column;
-    }
-    return columns;
-  }
 
   static bool has_triples(const Staging<N>& s, int64_t p, int64_t q) {
     const int64_t n_p = s.channels[p + 1] - s.channels[p];
@@ -199,26 +198,32 @@ class TripleSum {
     for (int64_t t = 0; t < tile_; t += kLanes) {
       const Angle<N> angle = make_angle(cosine_.load(t));
       for (int64_t a = 0; a < table.n_angles; ++a) {
-        angle_value_[a].store(t, angle_factor(angle, table.angles[a]).value);
+        angle_value_.store(a * kTile + t, angle_factor(angle, table.angles[a]).value);
       }
       const N q = distance_.load(t), w = weight_.load(t);
       for (int64_t d = 0; d < table.n_distances; ++d) {
-        distance_value_[d].store(t, w * formula.distance_factor(q, table.distances[d]).value);
+        distance_value_.store(d * kTile + t,
+                              w * formula.distance_factor(q, table.distances[d]).value);
       }
     }
     const int64_t n = table.n_real();
+    if (table.product) {
+      for (int64_t d = 0; d < table.n_distances; ++d) {
+        T* sums = sums_ + d * table.n_angles * kLanes;
+        int64_t a = 0;
+        for (; a + 4 <= table.n_angles; a += 4) sum_products<4>(a, d, sums + a * kLanes);
+        for (; a < table.n_angles; ++a) sum_products<1>(a, d, sums + a * kLanes);
+      }
+    } else {
+      for (int64_t f = 0; f < n; ++f) {
+        sum_products<1>(table.angle_of[f], table.distance_of[f], sums_ + f * kLanes);
+      }
+    }
     for (int64_t f = 0; f < n; f += kLanes) {
       Lanes<T> sums[kLanes];
-      for (int i = 0; i < kLanes; ++i) {
-        N sum{T(0)};
-        if (f + i < n) {
-          const Column<N> a = angle_value_[table.angle_of[f + i]];
-          const Column<N> d = distance_value_[table.distance_of[f + i]];
-          for (int64_t t = 0; t < tile_; t += kLanes) sum = sum + a.load(t) * d.load(t);
-        }
-        sums[i] = reported(sum);
-      }
-      Lanes<T> total = sums_of_lanes<T>(sums);
+#pragma GCC unroll 16
+      for (int i = 0; i < kLanes; ++i) sums[i] = Lanes<T>::load(sums_ + (f + i) * kLanes);
+      Lanes<T> total = sums_of_lanes(sums);
       if (!fresh) {
         T before[kLanes];
         for (int i = 0; i < kLanes; ++i) before[i] = f + i < n ? out[f + i] : T(0);
@@ -228,37 +233,60 @@ class TripleSum {
     }
   }
 
+  // Lane sums over the tile of a distance factor with `count` angle factors from `a` on.
+  template <int count>
+  PYMLP_INLINE void sum_products(int64_t a, int64_t d, T* sums) const {
+    N sum[count];
+#pragma GCC unroll 4
+    for (int i = 0; i < count; ++i) sum[i] = N{T(0)};
+    for (int64_t t = 0; t < tile_; t += kLanes) {
+      const N distance = distance_value_.load(d * kTile + t);
+#pragma GCC unroll 4
+      for (int i = 0; i < count; ++i) {
+        sum[i] = sum[i] + distance * angle_value_.load((a + i) * kTile + t);
+      }
+    }
+#pragma GCC unroll 4
+    for (int i = 0; i < count; ++i) reported(sum[i]).store(sums + i * kLanes);
+  }
+
+  // stride: kTile keeps the factors of the whole tile, kLanes those of one register of triples.
+  template <int64_t stride>
   PYMLP_INLINE void factors_and_slopes(const Formula& formula, const AngularTable<T>& table,
                                        int64_t t, int64_t at) {
     const Angle<N> angle = make_angle(cosine_.load(t));
     for (int64_t a = 0; a < table.n_angles; ++a) {
       const auto factor = angle_factor(angle, table.angles[a]);
-      angle_value_[a].store(at, factor.value);
-      angle_slope_[a].store(at, factor.slope);
+      angle_value_.store(a * stride + at, factor.value);
+      angle_slope_.store(a * stride + at, factor.slope);
     }
     const N q = distance_.load(t);
     for (int64_t d = 0; d < table.n_distances; ++d) {
       const auto factor = formula.distance_factor(q, table.distances[d]);
-      distance_value_[d].store(at, factor.value);
-      distance_slope_[d].store(at, factor.slope);
+      distance_value_.store(d * stride + at, factor.value);
+      distance_slope_.store(d * stride + at, factor.slope);
     }
   }
 
   void contract_features(const Formula& formula, const AngularTable<T>& table, const T* g) {
     for (int64_t t = 0; t < tile_; t += kLanes) {
-      factors_and_slopes(formula, table, t, 0);
+      factors_and_slopes<kLanes>(formula, table, t, 0);
       N g_cosine{T(0)}, g_distance{T(0)}, g_weight{T(0)};
       for (int64_t d = 0; d < table.n_distances; ++d) {
         N values{T(0)}, slopes{T(0)};  // sum_a g_da A_a and sum_a g_da dA_a/dc
-        for (int32_t f = table.first[d]; f < table.first[d + 1]; ++f) {
+        const auto add = [&](int64_t f, int64_t a) {
           const Lanes<T> gf = g[f];
-          const int32_t a = table.angle_of[f];
-          values = values + angle_value_[a].load(0) * gf;
-          slopes = slopes + angle_slope_[a].load(0) * gf;
+          values = values + angle_value_.load(a * kLanes) * gf;
+          slopes = slopes + angle_slope_.load(a * kLanes) * gf;
+        };
+        if (table.product) {
+          for (int64_t a = 0; a < table.n_angles; ++a) add(d * table.n_angles + a, a);
+        } else {
+          for (int32_t f = table.first[d]; f < table.first[d + 1]; ++f) add(f, table.angle_of[f]);
         }
-        const N value = distance_value_[d].load(0);
+        const N value = distance_value_.load(d * kLanes);
         g_cosine = g_cosine + value * slopes;
-        g_distance = g_distance + distance_slope_[d].load(0) * values;
+        g_distance = g_distance + distance_slope_.load(d * kLanes) * values;
         g_weight = g_weight + value * values;
       }
       const N w = weight_.load(t);

@@ -24,7 +24,9 @@ struct LaunchShape {
   int shared;   // bytes of dynamic shared memory per block
 };
 
-constexpr int64_t blocks_for(int64_t n, int64_t per_block) { return (n + per_block - 1) / per_block; }
+constexpr int64_t blocks_for(int64_t n, int64_t per_block) {
+  return (n + per_block - 1) / per_block;
+}
 
 constexpr bool is_launchable(LaunchShape shape) {
   return shape.blocks <= 0x7fffffff && shape.threads > 0 && shape.threads <= 1024 &&

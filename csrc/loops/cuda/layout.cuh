@@ -1,5 +1,5 @@
-// Where everything lies in the shared memory of a block, as a function of sizes that the host knows.
-// The launcher computes it, the kernel receives it, and a test checks it on a CPU.
+// Where everything lies in the shared memory of a block, as a function of sizes that the host
+// knows. The launcher computes it, the kernel receives it, and a test checks it on a CPU.
 #pragma once
 
 #include "../../formulas/angular_symmetry.h"

@@ -1,6 +1,6 @@
 // Sums over the neighbours of one centre, by one warp. Forward: a lane owns one feature (channel,
-// parameter) and goes through the neighbours of its channel, which all lanes of that channel read at
-// the same time. Backward: a group of lanes owns a neighbour and shares its parameters out.
+// parameter) and goes through the neighbours of its channel, which all lanes of that channel read
+// at the same time. Backward: a group of lanes owns a neighbour and shares its parameters out.
 #pragma once
 
 #include "../../formulas/radial_symmetry.h"
@@ -65,8 +65,7 @@ __device__ __forceinline__ void pair_sum_jacobian(const NeighborSlopes<T>& own, 
     T slope = T(0);
     if (channel == own_channel) {
       const T* row = rows + 3 * (f - channel * n_radial);
-      slope =
-          row[2] * radial_symmetry(own.neighbor.distance, own.radial, row[0], row[1]).slope;
+      slope = row[2] * radial_symmetry(own.neighbor.distance, own.radial, row[0], row[1]).slope;
     }
     T* to = jacobian + 3 * f;
     to[0] = slope * own.neighbor.unit.x;

@@ -1,6 +1,7 @@
-// The neighbours of one centre, staged by one warp: lane i computes neighbour i, i + 32, ...; ballots
-// and running sums give each its place, sorted by channel, within a channel those inside the angular
-// cutoff first, then by pair index. A channel is then a contiguous run, and the order never varies.
+// The neighbours of one centre, staged by one warp: lane i computes neighbour i, i + 32, ...;
+// ballots and running sums give each its place, sorted by channel, within a channel those inside
+// the angular cutoff first, then by pair index. A channel is then a contiguous run, and the order
+// never varies.
 #pragma once
 
 #include "layout.cuh"
@@ -8,7 +9,8 @@
 
 namespace pymlp::cuda {
 
-// A neighbour with what the chain rule back to its displacement needs. Cutoffs are times the weight.
+// A neighbour with what the chain rule back to its displacement needs. Cutoffs are times the
+// weight.
 template <class N>
 struct NeighborSlopes {
   Neighbor<N> neighbor;
@@ -40,8 +42,7 @@ PYMLP_INLINE Vec3<N> displacement_adjoint(Neighbor<N> n, N cutoff_slope, Neighbo
   using T = Scalar<N>;
   const N along = dot(g.unit, n.unit);
   const N inverse = T(1) / n.distance;
-  return inverse * g.unit +
-         (g.distance + g.cutoff * cutoff_slope - along * inverse) * n.unit;
+  return inverse * g.unit + (g.distance + g.cutoff * cutoff_slope - along * inverse) * n.unit;
 }
 
 template <class N>

@@ -143,6 +143,24 @@ struct SymmetryLayouts {
   SymmetryLayout backward() const { return symmetry_layout<T>(sizes, Kernel::backward); }
   SymmetryLayout curvature() const { return symmetry_layout<Dual<T>>(sizes, Kernel::backward); }
   SymmetryLayout jacobian() const { return symmetry_layout<T>(sizes, Kernel::jacobian); }
+
+  // Whether the shared memory of a block holds what the pass needs of the parameters.
+  bool fits(Pass kind) const {
+    const auto small = [](const SymmetryLayout& l) { return l.bytes() <= kSharedBytes; };
+    switch (kind) {
+      case Pass::forward:
+        return small(forward());
+      case Pass::backward:
+        return small(backward());
+      case Pass::jvp:
+        return small(jvp());
+      case Pass::double_backward:
+        return small(jvp()) && small(curvature());
+      case Pass::jacobian:
+        return small(jacobian());
+    }
+    return false;
+  }
 };
 
 // Bytes of device memory that a pass over P pairs needs at `workspace`.

@@ -1,7 +1,7 @@
 // Sums over pairs j < k of the neighbours of one centre, by one warp. Triples are numbered through
 // all pairs of channels, so that also the few triples of a small molecule fill the lanes, and are
-// taken a tile at a time. First a lane owns a triple: it computes angle and distance factors into the
-// tile. Then, forward, a lane owns a feature and sums products of two factors over the triples;
+// taken a tile at a time. First a lane owns a triple: it computes angle and distance factors into
+// the tile. Then, forward, a lane owns a feature and sums products of two factors over the triples;
 // backward, the triple's lane contracts them with the gradients and leaves the adjoints of its two
 // neighbours in the tile, and a lane that owns a neighbour collects these. No sum meets another
 // lane's memory, so there are no atomics and the order of every sum is fixed.
@@ -342,8 +342,8 @@ class TripleSum {
         {triple.weight, T(0), T(0)}, {T(0), triple.weight, T(0)}, {T(0), T(0), T(1)}};
 #pragma unroll
     for (int i = 0; i < 3; ++i) {
-      const Vec3<T> v = displacement_adjoint(
-          n, own.angular_slope, formula_.triple_adjoint(n, other, directions[i]).j);
+      const Vec3<T> v = displacement_adjoint(n, own.angular_slope,
+                                             formula_.triple_adjoint(n, other, directions[i]).j);
       vectors[3 * i] = v.x;
       vectors[3 * i + 1] = v.y;
       vectors[3 * i + 2] = v.z;

@@ -1,0 +1,5 @@
+"""``python -m pymlp.cli``, the same as the ``pymlp`` script."""
+
+from pymlp.cli.application import main
+
+main()

@@ -1,0 +1,169 @@
+"""`pymlp evaluate`, `pymlp predict` and `pymlp info`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this module."""
+    app.command()(evaluate)
+    app.command()(predict)
+    app.command()(info)
+
+
+def evaluate(
+    model: Annotated[Path, typer.Argument(help="Folder of a trained model.")],
+    data: Annotated[str, typer.Argument(help="Labelled structures: file or file@start:stop.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    batch_size: Annotated[int, typer.Option(min=1, help="Structures computed at once.")] = 256,
+    parity: Annotated[
+        Path | None, typer.Option(help="Also draw a parity plot into this file.")
+    ] = None,
+    energy_key: Annotated[str | None, typer.Option(help="Name of the energies.")] = None,
+    forces_key: Annotated[str | None, typer.Option(help="Name of the forces.")] = None,
+    gradient_key: Annotated[str | None, typer.Option(help="Name of the gradients.")] = None,
+    energy_unit: Annotated[str | None, typer.Option(help="eV, Hartree, kcal/mol, ...")] = None,
+    force_unit: Annotated[str | None, typer.Option(help="eV/Å, Hartree/Bohr, ...")] = None,
+    length_unit: Annotated[str | None, typer.Option(help="Å or Bohr.")] = None,
+) -> None:
+    """Compare a model with labelled structures: RMSE and MAE of energies and forces.
+
+    The target (total energy, or the difference of two levels of theory) is the model's. Keys and
+    units are those given, else those of the file's layout, else those of the training data.
+    """
+    import pymlp
+    from pymlp.evaluation import evaluate as compare
+    from pymlp.labelled_data import read_for_model
+
+    potential = pymlp.load(model)
+    overrides = {
+        "energy": energy_key,
+        "forces": forces_key,
+        "gradient": gradient_key,
+        "energy_unit": energy_unit,
+        "force_unit": force_unit,
+        "length_unit": length_unit,
+    }
+    batch = read_for_model(data, potential.metadata.get("target", {}), overrides)
+    result = compare(potential, batch, batch_size=batch_size)
+    metrics = result.summary()
+    if parity is not None:
+        from pymlp import units
+        from pymlp.plotting import parity as draw
+
+        kcal = units.EV_TO_KCAL_MOL
+        forces = None
+        if result.forces is not None and result.predicted_forces is not None:
+            forces = (result.forces * kcal, result.predicted_forces * kcal)
+        draw(
+            (result.energies * kcal, result.predicted_energies * kcal),
+            forces,
+            parity,
+            title=f"{model} on {data}",
+        )
+    if as_json:
+        import json
+
+        typer.echo(json.dumps(metrics | {"target": batch.info.get("target")}, indent=2))
+        return
+    from pymlp.cli.reports import error_table
+
+    for note in batch.info.get("notes", []):
+        typer.echo(f"  {note}")
+    error_table(metrics, f"{model} on {data}")
+    if parity is not None:
+        typer.echo(f"figure {parity}")
+
+
+def predict(
+    model: Annotated[Path, typer.Argument(help="Folder of a trained model.")],
+    data: Annotated[str, typer.Argument(help="Structures: file or file@start:stop.")],
+    output: Annotated[Path, typer.Argument(help="File to write: .extxyz or .npz.")],
+    batch_size: Annotated[int, typer.Option(min=1, help="Structures computed at once.")] = 256,
+    length_unit: Annotated[str | None, typer.Option(help="Of the coordinates in DATA.")] = None,
+) -> None:
+    """Predict energies (eV) and forces (eV/Å) and write them with the structures.
+
+    A model of a difference of two levels of theory predicts that difference.
+    """
+    from dataclasses import replace
+
+    import pymlp
+    from pymlp.evaluation import predict_in_batches
+    from pymlp.io import read, write
+    from pymlp.labelled_data import split_selection
+
+    if output.suffix not in (".npz", ".extxyz", ".xyz"):
+        raise ValueError(f"OUTPUT must end in .extxyz, .xyz or .npz, got {output.name!r}")
+    potential = pymlp.load(model)
+    file, start, stop = split_selection(data)
+    named: dict[str, Any] = {} if length_unit is None else {"length_unit": length_unit}
+    batch = read(file, labels=False, start=start, stop=stop, **named)
+    energies, forces = predict_in_batches(potential, batch, batch_size=batch_size)
+    write(output, replace(batch, energies=energies, forces=forces))
+    what = "differences (Δ)" if potential.metadata.get("target", {}).get("kind") == "delta" else ""
+    typer.echo(
+        f"{len(batch)} structures: energies (eV) and forces (eV/Å) {what}".rstrip()
+        + f" written to {output}"
+    )
+
+
+def info(
+    model: Annotated[Path, typer.Argument(help="Folder of a trained model.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print the whole description.")] = False,
+) -> None:
+    """Show what a model is: elements, descriptor, networks, target, data, versions."""
+    from pymlp.model_files import read_model
+
+    description, _ = read_model(model)
+    if as_json:
+        import json
+
+        typer.echo(json.dumps(description, indent=2, ensure_ascii=False))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    import pymlp
+
+    potential = pymlp.load(model)
+    meta = potential.metadata
+    target = meta.get("target", {})
+    kind = {"delta": "difference of two levels of theory (Δ)", "total": "total energy"}
+    table = Table(box=None, show_header=False)
+    network = description["networks"][0]
+    parameters = sum(p.numel() for p in potential.networks.parameters())
+    rows = [
+        ("model", f"{description['kind']}, format {description['format']}"),
+        ("elements", " ".join(description["elements"])),
+        ("units", ", ".join(f"{k} {v}" for k, v in description["units"].items())),
+        ("descriptor", f"{description['descriptor'].get('family')}: {potential.descriptor}"),
+        (
+            "networks",
+            f"{potential.n_networks} x {network['n_features']}-"
+            f"{'-'.join(str(w) for w in network['hidden'])}-1 {network['activation']} per element, "
+            f"{parameters} weights, {description['dtype']}",
+        ),
+        ("target", kind.get(target.get("kind", ""), "not recorded")),
+    ]
+    if target.get("energy"):
+        labels = target["energy"]
+        if target.get("kind") == "delta":
+            labels += f" - {target.get('baseline_energy')}"
+        rows.append(("labels", f"{labels}, {target.get('energy_unit')}"))
+    for name, value in meta.get("data", {}).items():
+        rows.append((name.replace("_", " "), str(value)))
+    metrics = meta.get("validation", {})
+    if metrics:
+        text = f"energy {metrics['energy_rmse_kcal_mol']:.3f} kcal/mol"
+        if "force_rmse_kcal_mol_A" in metrics:
+            text += f", force {metrics['force_rmse_kcal_mol_A']:.3f} kcal/mol/Å"
+        rows.append(("validation RMSE", text))
+    rows.append(("versions", ", ".join(f"{k} {v}" for k, v in description["versions"].items())))
+    for name, value in rows:
+        table.add_row(name, value)
+    Console(markup=False, emoji=False).print(table)

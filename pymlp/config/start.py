@@ -1,0 +1,176 @@
+"""The first run.yaml for a data set: what `pymlp init` writes."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from pymlp.config.kinds import Kind
+from pymlp.config.template import render
+from pymlp.io import FileSummary, inspect_file, iread
+from pymlp.labelled_data import split_selection
+
+__all__ = ["starting_configuration"]
+
+_KEY_FIELDS = (
+    "energy",
+    "forces",
+    "gradient",
+    "baseline_energy",
+    "baseline_forces",
+    "baseline_gradient",
+)
+_OPTIONS = {"energy": "--energy-key", "forces": "--forces-key", "gradient": "--gradient-key"}
+
+
+def starting_configuration(
+    kind: Kind, train: str, validation: str, output: Path, given: dict[str, str | None]
+) -> tuple[str, list[str]]:
+    """Return the text of a complete commented configuration, and what was found in the data.
+
+    Args:
+        kind: of the potential.
+        train: training file, or a part of it (``file@start:stop``).
+        validation: validation file or part.
+        output: where the configuration will be written; paths in it are relative to its folder.
+        given: keys and units that the user gave, fields of `pymlp.io.LabelKeys`; ``None``: not.
+
+    Raises:
+        FileNotFoundError: for a missing file.
+        ValueError: if a file cannot be read, or if keys or units are not fixed by its layout and
+            not given; the message lists what the file holds.
+    """
+    summaries = []
+    elements: set[str] = set()
+    for name in (train, validation):
+        file, _, _ = split_selection(name)
+        summary = inspect_file(file)
+        summaries.append(summary)
+        elements |= set(_all_elements(summary))
+    first = summaries[0]
+    keys, units, notes = _labels(first, given)
+    target = "delta" if keys["baseline_energy"] is not None else "total"
+    sections = kind.defaults()
+    loss_note = {}
+    if keys["forces"] is None and keys["gradient"] is None:
+        training = sections.setdefault("training", {})
+        training["loss"] = {"force_start": 0.0, "force_end": 0.0}
+        loss_note = {"training.loss": ["The data hold no forces: trained on energies alone."]}
+    from ase.data import atomic_numbers
+
+    config = kind.config.model_validate(
+        {
+            "kind": kind.name,
+            "elements": sorted(elements, key=lambda symbol: atomic_numbers[symbol]),
+            "data": {
+                "train": _relative(train, output),
+                "validation": _relative(validation, output),
+                "target": target,
+                "keys": keys,
+                "units": units,
+            },
+            **sections,
+        }
+    )
+    why = ["Found in the data:", *(f"  {note}" for note in notes)]
+    if target == "delta":
+        why.append(
+            "The file holds a lower level of theory, so the potential learns the difference "
+            "(Δ-learning). Its errors are also those of the total."
+        )
+    head = [
+        f"pymlp run configuration: {kind.summary}.",
+        f"Train with:  pymlp train {output.name} -o runs/{kind.name}",
+        "Angles are in degrees, lengths in Å and energies in eV unless a comment says otherwise.",
+        "Paths are relative to the folder of this file; file@start:stop is a part of a file.",
+    ]
+    text = render(config, {"": head, "data.target": why, **loss_note})
+    return text, [f"{first.path}: {first.layout}", *notes, f"elements: {' '.join(config.elements)}"]
+
+
+def _all_elements(summary: FileSummary) -> tuple[str, ...]:
+    if summary.layout != "ASE":
+        return summary.elements
+    # The summary of such a file knows only its first frames.
+    found: set[str] = set()
+    for batch in iread(summary.path, 1024, labels=False):
+        found |= set(batch.elements)
+    return tuple(found)
+
+
+def _relative(name: str, output: Path) -> str:
+    file, _, _ = split_selection(name)
+    part = name[len(file) :]
+    if Path(file).is_absolute():
+        return name
+    return os.path.relpath(file, output.parent) + part
+
+
+def _labels(
+    summary: FileSummary, given: dict[str, str | None]
+) -> tuple[dict[str, str | None], dict[str, str], list[str]]:
+    """Return keys, units and notes: those given, else those of the layout, else the only ones."""
+    keys: dict[str, str | None] = dict.fromkeys(_KEY_FIELDS)
+    units: dict[str, str | None] = {"length": given.get("length_unit") or "Å"}
+    if summary.keys is not None and not any(given.get(field) for field in _KEY_FIELDS):
+        for field in _KEY_FIELDS:
+            keys[field] = getattr(summary.keys, field)
+        units["energy"] = given.get("energy_unit") or summary.keys.energy_unit
+        units["force"] = given.get("force_unit") or summary.keys.force_unit
+        return keys, _complete(units), list(summary.notes)
+    keys |= {field: given.get(field) for field in _KEY_FIELDS}
+    notes = []
+    if keys["energy"] is None:
+        keys["energy"] = _only(summary, "energy", "scalar")
+        notes.append(f"energy key: {keys['energy']} (the only one in the file)")
+    if keys["forces"] is None and keys["gradient"] is None:
+        forces = _candidates(summary, "force", "3]")
+        if len(forces) == 1:
+            keys["forces"] = forces[0]
+            notes.append(f"forces key: {forces[0]} (the only one in the file)")
+        elif forces:
+            raise ValueError(
+                f"{summary.path} holds several forces ({', '.join(forces)}); choose with "
+                f"{_OPTIONS['forces']}"
+            )
+    needed = [("energy_unit", "--energy-unit", "eV")]
+    if keys["forces"] or keys["gradient"]:
+        needed.append(("force_unit", "--force-unit", "eV/Å"))
+    missing = [f"{option} {example}" for field, option, example in needed if not given.get(field)]
+    if missing:
+        raise ValueError(
+            f"{summary.path} does not say in which units its labels are; give them, "
+            f"for instance: {' '.join(missing)}"
+        )
+    units["energy"] = given["energy_unit"]
+    units["force"] = given.get("force_unit")
+    notes.append(f"units given: energies {units['energy']}, coordinates {units['length']}")
+    return keys, _complete(units), notes
+
+
+def _complete(units: dict[str, str | None]) -> dict[str, str]:
+    """Leave out units of labels that are not there: the model's defaults then stand."""
+    return {name: unit for name, unit in units.items() if unit is not None}
+
+
+def _candidates(summary: FileSummary, word: str, shape_end: str) -> list[str]:
+    return [
+        name
+        for name, shape in summary.names.items()
+        if word in name.lower() and shape.endswith(shape_end)
+    ]
+
+
+def _only(summary: FileSummary, word: str, shape: str) -> str:
+    found = _candidates(summary, word, shape)
+    # ASE's readers offer the same energy twice under these names.
+    found = [name for name in found if name != "free_energy"] or found
+    if len(found) == 1:
+        return found[0]
+    held: Any = ", ".join(f"{name} {shape}" for name, shape in summary.names.items()) or "none"
+    what = f"several ({', '.join(found)})" if found else "none that is called so"
+    raise ValueError(
+        f"{summary.path}: which label is the energy is not clear, {what}; "
+        f"choose with {_OPTIONS['energy']}. Labels in the file: {held}"
+    )

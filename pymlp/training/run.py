@@ -1,0 +1,449 @@
+"""A whole training run: data in, members of the committee trained, model and figures out.
+
+The folder of a run holds ``model.json`` and ``weights.safetensors`` (what `pymlp.load` reads),
+``run.yaml`` (the configuration), ``log.csv``, ``metrics.json``, ``loss.png`` and ``parity.png``;
+while it is trained and after it also ``checkpoint.ckpt`` for resuming. A committee has log and
+checkpoint of each member in ``member-k``.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pymlp import units
+from pymlp.atomic_files import atomic_writer
+from pymlp.config import NetworkRun, kind_named, render
+from pymlp.descriptors.base import Descriptor
+from pymlp.evaluation import evaluate
+from pymlp.io import data_hash
+from pymlp.labelled_data import read_training_data, target_description
+from pymlp.networks import ElementNetworks
+from pymlp.structures import Batch
+from pymlp.training.dataset import CachedStructures, EpochShuffle
+from pymlp.training.log import read_log
+
+__all__ = ["TrainingResult", "train"]
+
+_VALIDATION_BATCH = 256
+#: Atoms whose features set the scales where not all features are kept.
+_SCALING_ATOMS = 50_000
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """What a run leaves.
+
+    Attributes:
+        directory: the folder of the run.
+        metrics: errors on the validation structures, by the keys of ``pymlp evaluate --json``,
+            and ``training_seconds``.
+        figures: files of the figures drawn.
+        notes: what was read and how it was converted.
+    """
+
+    directory: Path
+    metrics: dict[str, float | int]
+    figures: list[Path]
+    notes: list[str]
+
+
+def train(
+    config: NetworkRun,
+    directory: str | Path,
+    *,
+    resume: bool = False,
+    base: str | Path = ".",
+) -> TrainingResult:
+    """Train what a configuration describes.
+
+    Args:
+        config: the run.
+        directory: folder to write; made if missing.
+        resume: go on with an interrupted run in ``directory``, to the same bits as if it had not
+            been interrupted. A finished run is left as it is.
+        base: folder that the paths in the configuration are relative to.
+
+    Raises:
+        ValueError: for data that do not fit the configuration, a folder that holds another run,
+            or a run that cannot be resumed with this configuration.
+        ImportError: without the ``train`` extra.
+        FloatingPointError: if the training diverges.
+    """
+    _require_lightning()
+    directory, base = Path(directory), Path(base)
+    config = _with_absolute_paths(config, base)
+    if config.training.threads is not None:
+        torch.set_num_threads(config.training.threads)
+    training, validation = read_training_data(config.data, base)
+    if config.trains_on_forces and training.forces is None:
+        raise ValueError(f"{config.data.train} holds no forces, but training.loss weights them")
+    descriptor: Descriptor = kind_named(config.kind).build_descriptor(config)
+    _check_elements(descriptor, training, validation, config)
+    identity = {
+        "config": _identity(config),
+        "training_data": data_hash(training),
+        "validation_data": data_hash(validation),
+    }
+    _claim(directory, config, identity, resume=resume)
+
+    device = _device(config.training.device)
+    descriptor = descriptor.to(device)
+    dtype = getattr(torch, config.training.precision)
+    limit = config.training.cache_limit_gb * 1e9
+    cached = CachedStructures(training, descriptor, dtype=dtype, device=device, cache_limit=limit)
+    held_out = CachedStructures(
+        validation, descriptor, dtype=dtype, device=device, cache_limit=limit
+    )
+    scales = _Scales.fit(cached, training, config)
+    seconds = 0.0
+    networks = []
+    for member in range(config.network.committee):
+        network, used = _train_member(
+            config, member, directory, descriptor, cached, held_out, scales
+        )
+        networks.append(network)
+        seconds += used
+    return _finish(
+        config, directory, descriptor, networks, cached, training, validation, identity, seconds
+    )
+
+
+# -- preparation ----------------------------------------------------------------------------
+
+
+def _require_lightning() -> None:
+    try:
+        import lightning.pytorch  # noqa: F401
+    except ImportError as error:
+        raise ImportError(
+            "training needs Lightning; install it with: pip install 'pymlp[train]'"
+        ) from error
+
+
+def _with_absolute_paths(config: NetworkRun, base: Path) -> NetworkRun:
+    """Point the data section at the files themselves: the copy in the run's folder then works."""
+    data = config.data.model_copy(
+        update={
+            "train": str((base / config.data.train).resolve()),
+            "validation": str((base / config.data.validation).resolve()),
+        }
+    )
+    return config.model_copy(update={"data": data})
+
+
+def _identity(config: NetworkRun) -> dict[str, Any]:
+    """What must not change between a run and its resumption: all but paths and devices."""
+    values = config.model_dump(mode="json")
+    for name in ("train", "validation"):
+        del values["data"][name]
+    for name in ("device", "threads", "checkpoint_every"):
+        del values["training"][name]
+    return values
+
+
+def _check_elements(
+    descriptor: Descriptor, training: Batch, validation: Batch, config: NetworkRun
+) -> None:
+    for batch, name in ((training, config.data.train), (validation, config.data.validation)):
+        unknown = sorted(set(batch.elements) - set(descriptor.elements))
+        if unknown:
+            raise ValueError(
+                f"{name} holds {', '.join(unknown)}, which elements: {config.elements} in the "
+                "configuration leaves out"
+            )
+
+
+def _claim(directory: Path, config: NetworkRun, identity: dict[str, Any], *, resume: bool) -> None:
+    """Make the folder of the run, or make sure that it holds the run to resume."""
+    state = directory / "state.json"
+    if resume:
+        if not state.exists():
+            raise ValueError(f"{directory} holds no run to resume; leave out --resume to begin one")
+        saved = json.loads(state.read_text(encoding="utf-8"))
+        changed = [name for name in identity if saved.get(name) != identity[name]]
+        if changed:
+            keys = _differences(saved.get("config", {}), identity["config"])
+            what = ", ".join(keys) if keys else " and ".join(c.replace("_", " ") for c in changed)
+            raise ValueError(
+                f"{directory} was begun with other settings or data and cannot be resumed exactly; "
+                f"changed: {what}. Give the original configuration ({directory / 'run.yaml'}), "
+                "or another folder without --resume"
+            )
+        return
+    if state.exists() or (directory / "model.json").exists():
+        raise ValueError(
+            f"{directory} already holds a run; continue it with --resume, or choose another folder "
+            "with -o"
+        )
+    directory.mkdir(parents=True, exist_ok=True)
+    with atomic_writer(directory / "run.yaml") as file:
+        file.write(render(config, {"": ["The configuration that this run was trained with."]}))
+    with atomic_writer(state) as file:
+        json.dump(identity, file, indent=1)
+
+
+def _differences(old: Any, new: Any, prefix: str = "") -> list[str]:
+    if not isinstance(old, dict) or not isinstance(new, dict):
+        return [] if old == new else [prefix.rstrip(".")]
+    keys = [*old, *(key for key in new if key not in old)]
+    return [d for key in keys for d in _differences(old.get(key), new.get(key), f"{prefix}{key}.")]
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device(name)
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"training.device is {name}, but torch sees no CUDA device; use cpu")
+    return device
+
+
+@dataclass(frozen=True)
+class _Scales:
+    """Scales and shifts that the networks get from the training set, and what the loss is in."""
+
+    feature_mean: Tensor  # [n_types, F]
+    feature_scale: Tensor  # [n_types, F]
+    energy_shift: Tensor  # [n_types] eV
+    energy_scale: float  # eV
+    loss_unit: float  # (eV/Å)^2, or eV^2
+
+    @classmethod
+    def fit(cls, cached: CachedStructures, training: Batch, config: NetworkRun) -> _Scales:
+        """Fit to the training structures (to a part of them where features are not kept).
+
+        Every feature is scaled by its spread over the atoms of the element, but by no less than
+        ``feature_floor`` times the largest spread there: full standardisation blows up features
+        that hardly vary, and the network then fits their noise.
+        """
+        features, types = _some_features(cached)
+        n_types, n_features = len(config.elements), features.shape[1]
+        shape = (n_types, n_features)
+        mean = torch.zeros(shape, dtype=torch.float64)
+        scale = torch.ones(shape, dtype=torch.float64)
+        for index in range(n_types):
+            own = features[types == index].double().cpu()
+            if len(own) == 0:
+                continue
+            mean[index] = own.mean(0)
+            spread = own.std(0, unbiased=False)
+            largest = float(spread.max())
+            if largest > 0.0:
+                floor = max(config.network.feature_floor, 1e-6) * largest
+                scale[index] = spread.clamp(min=floor)
+        network = ElementNetworks(n_features, config.elements, ())
+        assert training.energies is not None
+        residual = network.fit_energy_shifts(
+            training.energies,
+            cached.types.cpu(),
+            training.structure_index,
+            scale=False,
+        )
+        if config.trains_on_forces and training.forces is not None:
+            unit = float(training.forces.square().mean())
+        else:
+            unit = float(residual.square().mean())
+        unit = unit if unit > 0.0 and math.isfinite(unit) else 1.0
+        # A network of outputs of order one then gives forces of the size of the labels.
+        return cls(mean, scale, network.energy_shift.clone(), math.sqrt(unit), unit)
+
+    def apply(self, network: ElementNetworks) -> None:
+        """Set the buffers of a network."""
+        with torch.no_grad():
+            network.feature_mean.copy_(self.feature_mean)
+            network.feature_scale.copy_(self.feature_scale)
+            network.energy_shift.copy_(self.energy_shift)
+            network.energy_scale.fill_(self.energy_scale)
+
+
+def _some_features(cached: CachedStructures) -> tuple[Tensor, Tensor]:
+    if cached.features is not None:
+        return cached.features, cached.types
+    count = int((cached.atom_offsets <= _SCALING_ATOMS).sum()) - 1
+    part = cached[torch.arange(max(1, count))]
+    return part.features, part.types
+
+
+# -- training -------------------------------------------------------------------------------
+
+
+def _member_folder(config: NetworkRun, directory: Path, member: int) -> Path:
+    return directory if config.network.committee == 1 else directory / f"member-{member}"
+
+
+def _train_member(
+    config: NetworkRun,
+    member: int,
+    directory: Path,
+    descriptor: Descriptor,
+    cached: CachedStructures,
+    held_out: CachedStructures,
+    scales: _Scales,
+) -> tuple[ElementNetworks, float]:
+    """Train one network, or go on with it; return it with its best weights, and the seconds."""
+    from lightning.pytorch import Trainer
+    from torch.utils.data import DataLoader
+
+    from pymlp.training.callbacks import (
+        AtomicCheckpoints,
+        CsvLog,
+        EpochProgress,
+        PeriodicCheckpoint,
+    )
+    from pymlp.training.module import ForceMatching
+
+    settings = config.training
+    seed = settings.seed + member
+    torch.manual_seed(seed)
+    network = ElementNetworks(
+        descriptor.n_features,
+        config.elements,
+        config.network.hidden,
+        config.network.activation,
+        seed=seed,
+        dtype=getattr(torch, settings.precision),
+    )
+    scales.apply(network)
+    order = EpochShuffle(len(cached), settings.batch_size, seed)
+    module = ForceMatching(
+        network,
+        descriptor,
+        settings,
+        steps_per_epoch=len(order),
+        loss_unit=scales.loss_unit,
+        seed=seed,
+        forces=config.trains_on_forces,
+    )
+    folder = _member_folder(config, directory, member)
+    folder.mkdir(parents=True, exist_ok=True)
+    checkpoint = folder / "checkpoint.ckpt"
+    label = f"{config.kind} {member + 1}/{config.network.committee}"
+    device = _device(settings.device)
+    with _quiet_lightning():
+        trainer = Trainer(
+            accelerator="gpu" if device.type == "cuda" else "cpu",
+            devices=[device.index or 0] if device.type == "cuda" else 1,
+            max_epochs=settings.epochs,
+            check_val_every_n_epoch=settings.validate_every,
+            gradient_clip_val=settings.gradient_clip or None,
+            num_sanity_val_steps=0,
+            inference_mode=False,  # forces are a derivative, in validation too
+            logger=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            plugins=[AtomicCheckpoints()],
+            callbacks=[
+                CsvLog(folder / "log.csv"),
+                PeriodicCheckpoint(checkpoint, settings.checkpoint_every),
+                EpochProgress(label),
+            ],
+        )
+        try:
+            trainer.fit(
+                module,
+                DataLoader(cached, sampler=order, batch_size=None),
+                DataLoader(
+                    held_out,
+                    sampler=EpochShuffle(len(held_out), _VALIDATION_BATCH, shuffle=False),
+                    batch_size=None,
+                ),
+                ckpt_path=str(checkpoint) if checkpoint.exists() else None,
+            )
+        except SystemExit:
+            # Lightning turns Ctrl-C into this after it has put everything away.
+            raise KeyboardInterrupt from None
+    if trainer.interrupted:
+        raise KeyboardInterrupt
+    network = module.averaged if settings.ema else module.network
+    if module.progress.weights:
+        network.load_state_dict(module.progress.weights)
+    rows = read_log(folder / "log.csv")
+    return network.cpu().to(torch.float64), float(rows[-1]["seconds"]) if rows else 0.0
+
+
+@contextmanager
+def _quiet_lightning() -> Iterator[None]:
+    """Keep Lightning's advice (loggers, workers, hardware found) out of the user's terminal."""
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module=r"lightning\..*")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+# -- results --------------------------------------------------------------------------------
+
+
+def _finish(
+    config: NetworkRun,
+    directory: Path,
+    descriptor: Descriptor,
+    networks: list[ElementNetworks],
+    cached: CachedStructures,
+    training: Batch,
+    validation: Batch,
+    identity: dict[str, Any],
+    seconds: float,
+) -> TrainingResult:
+    """Save the model, its errors on the validation structures, and the figures."""
+    from pymlp.plotting import loss_curve, parity
+    from pymlp.potential import Potential
+
+    potential = Potential(
+        # A descriptor of its own: the cached structures still need theirs on the training device.
+        Descriptor.from_config(descriptor.to_config()),
+        networks,
+        metadata={
+            "target": target_description(config.data),
+            "data": {
+                "n_training": len(training),
+                "n_validation": len(validation),
+                "training_hash": identity["training_data"],
+                "validation_hash": identity["validation_data"],
+            },
+            "config": identity["config"],
+        },
+    )
+    for begin in range(0, len(cached), _VALIDATION_BATCH):
+        part = cached[range(begin, min(begin + _VALIDATION_BATCH, len(cached)))]
+        potential.record_ranges(part.features.cpu(), part.types.cpu())
+    result = evaluate(potential, validation)
+    metrics = result.summary() | {"training_seconds": round(seconds, 1)}
+    potential.metadata["validation"] = metrics
+    potential.save(directory)
+    with atomic_writer(directory / "metrics.json") as file:
+        json.dump(metrics, file, indent=1)
+    kcal = units.EV_TO_KCAL_MOL
+    forces = None
+    if result.forces is not None and result.predicted_forces is not None:
+        forces = (result.forces * kcal, result.predicted_forces * kcal)
+    log = read_log(_member_folder(config, directory, 0) / "log.csv")
+    what = "Δ, " if config.data.target == "delta" else ""
+    figures = [
+        loss_curve(log, directory / "loss.png"),
+        parity(
+            (result.energies * kcal, result.predicted_energies * kcal),
+            forces,
+            directory / "parity.png",
+            title=f"{config.kind}, {what}{len(validation)} validation structures",
+        ),
+    ]
+    notes = list(training.info.get("notes", []))
+    return TrainingResult(directory, metrics, figures, notes)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import re
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -119,63 +120,103 @@ def test_formulas_have_no_loops_and_name_their_equation(file: Path) -> None:
 # ---------------------------------------------------------------------------------------- Python
 TENSORS_ONLY: set[str] = set()
 DATA = {"units", "structures", "structure_checks"}
-# Module or subpackage of pymlp -> what it may import of pymlp. Those without a row stand above all
-# of these and may import anything; nothing with a row may import them.
+DESCRIPTORS = {"ops", "neighbors", "descriptors"} | DATA
+# The Gaussian process itself works on tensors; these of its files lead there from structures.
+GP_ON_STRUCTURES = {"__init__", "inputs", "predictor", "regression", "solvers", "sparse"}
+GP_ON_STRUCTURES |= {"training_set"}
+# Unit (module or subpackage of pymlp) -> what it may import of pymlp. Those without a row stand
+# above all of these and may import anything; nothing with a row may import them.
 PYTHON_LAYERS: dict[str, set[str]] = {
     "_C": set(),
+    "atomic_files": set(),
     "units": set(),
     "structure_checks": {"units"},
     "structures": DATA,
-    "io": DATA,
+    "io": {"atomic_files"} | DATA,
     "ops": {"_C"},
     "neighbors": {"ops"} | DATA,
-    "descriptors": {"ops", "neighbors"} | DATA,
+    "descriptors": DESCRIPTORS,
     "networks": TENSORS_ONLY,
     "covariances": TENSORS_ONLY,
-    "gaussian_process": {"covariances"},
-    "potential": {
-        *DATA,
-        *("io", "ops", "neighbors", "descriptors"),
-        *("networks", "covariances", "gaussian_process"),
-    },
+    "gaussian_process": {"covariances", "atomic_files"},
+    "gaussian_process on structures": {"covariances", "gaussian_process", "model_files"}
+    | DESCRIPTORS,
+    "model_files": {"atomic_files"},
+    "potential": {"io", "networks", "covariances", "gaussian_process", "model_files"}
+    | {"gaussian_process on structures"}
+    | DESCRIPTORS,
 }
+# Above these there is nothing but what a user calls.
+TOPMOST = {"cli"}
 PYTHON_FILES = sorted(PACKAGE.rglob("*.py"))
 
 
+def unit_of(module: list[str]) -> str:
+    """Unit of ["pymlp", "io", "npz"], say."""
+    first, *rest = module[1:]
+    if first == "gaussian_process" and (rest or ["__init__"])[0] in GP_ON_STRUCTURES:
+        return "gaussian_process on structures"
+    return first
+
+
 def python_unit(file: Path) -> str:
-    """Module or subpackage of pymlp that a file belongs to."""
-    return file.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    return unit_of(["pymlp", *file.relative_to(PACKAGE).with_suffix("").parts])
+
+
+def is_for_type_checkers(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)
+
+
+def executed(node: ast.AST) -> Iterator[ast.AST]:
+    """All nodes below, but for blocks that only type checkers read."""
+    for child in ast.iter_child_nodes(node):
+        if not is_for_type_checkers(child):
+            yield child
+            yield from executed(child)
+
+
+def is_module(parts: list[str]) -> bool:
+    path = PACKAGE.joinpath(*parts[1:])
+    return path.is_dir() or path.with_suffix(".py").is_file() or parts[1:] == ["_C"]
 
 
 def imported_units(file: Path) -> set[str]:
-    """Modules or subpackages of pymlp that a file imports, at the top or inside functions."""
+    """Units that a file imports, at the top or inside functions."""
     package = ["pymlp", *file.relative_to(PACKAGE).parent.parts]
-    names: list[str] = []
-    for node in ast.walk(ast.parse(file.read_text())):
+    modules: list[list[str]] = []
+    for node in executed(ast.parse(file.read_text())):
         if isinstance(node, ast.Import):
-            names += [alias.name for alias in node.names]
+            modules += [alias.name.split(".") for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
-            parts = package[: len(package) + 1 - node.level] if node.level else []
-            base = ".".join([*parts, *([node.module] if node.module else [])])
-            names += [f"{base}.{alias.name}" for alias in node.names]
-    own = [name.split(".") for name in names if name.startswith("pymlp.")]
-    modules = {python_unit(path) for path in PYTHON_FILES} | {"_C"}
-    return {parts[1] for parts in own if parts[1] in modules} - {python_unit(file)}
+            base = package[: len(package) + 1 - node.level] if node.level else []
+            base = base + (node.module.split(".") if node.module else [])
+            names = [[*base, alias.name] for alias in node.names]
+            modules += [name if is_module(name) else base for name in names]
+    own = [module for module in modules if module[0] == "pymlp" and len(module) > 1]
+    return {unit_of(module) for module in own} - {python_unit(file)}
 
 
 @pytest.mark.parametrize("file", PYTHON_FILES, ids=relative)
 def test_python_imports_only_lower_layers(file: Path) -> None:
     unit = python_unit(file)
+    imported = imported_units(file)
+    if unit not in TOPMOST | {"__init__", "demo"}:
+        assert not imported & TOPMOST, f"{relative(file)} imports {sorted(imported & TOPMOST)}"
     if unit not in PYTHON_LAYERS:
         return
-    wrong = imported_units(file) - PYTHON_LAYERS[unit]
+    wrong = imported - PYTHON_LAYERS[unit]
     allowed = ", ".join(sorted(PYTHON_LAYERS[unit])) or "nothing of pymlp"
     assert not wrong, f"{relative(file)} imports {sorted(wrong)}; {unit} may import {allowed}"
 
 
 def test_python_layers_name_existing_modules() -> None:
     units = {python_unit(file) for file in PYTHON_FILES} | {"_C"}
-    assert set(PYTHON_LAYERS) <= units
+    assert set(PYTHON_LAYERS) | TOPMOST <= units
+
+
+def test_imports_are_read() -> None:
+    assert imported_units(PACKAGE / "neighbors.py") >= {"ops", "structures"}
+    assert "gaussian_process" in imported_units(PACKAGE / "gaussian_process" / "regression.py")
 
 
 # ------------------------------------------------------------------------------------- all files

@@ -1,0 +1,65 @@
+// torch.ops.pymlp.all_pairs on CUDA: the pairs are counted, the counts summed up, the list filled.
+// The number of pairs is read back once, because the output is allocated on the host; everything
+// else stays on the device.
+#include <array>
+#include <cmath>
+#include <tuple>
+
+#include "../loops/cuda/pair_list.cuh"
+#include "cuda_stream.cuh"
+
+namespace pymlp {
+namespace {
+
+Tensor running_sums(const Tensor& counts) {
+  using torch::stable::detail::from;
+  std::array<StableIValue, 3> stack{from(counts), from(int64_t(0)), from(std::nullopt)};
+  TORCH_ERROR_CODE_CHECK(
+      torch_call_dispatcher("aten::cumsum", "", stack.data(), TORCH_ABI_VERSION));
+  return torch::stable::detail::to<Tensor>(stack[0]);
+}
+
+template <class T>
+std::tuple<Tensor, Tensor, Tensor> search_pairs(const Tensor& positions,
+                                                const Tensor& structure_offsets, double cutoff) {
+  const CudaScope scope(positions);
+  const int64_t n_atoms = positions.size(0);
+  const cuda::PairSearch<T> search{n_atoms,
+                                   structure_offsets.size(0) - 1,
+                                   positions.const_data_ptr<T>(),
+                                   structure_offsets.const_data_ptr<int64_t>(),
+                                   T(cutoff * cutoff),
+                                   std::isinf(cutoff)};
+  Tensor counts = torch::stable::new_empty(structure_offsets, {n_atoms + 1});
+  check_cuda(cuda::count_pairs(search, counts.mutable_data_ptr<int64_t>(), scope.stream()));
+  const Tensor pair_offsets = running_sums(counts);
+
+  int64_t n_pairs = 0;
+  const int64_t* offsets = pair_offsets.const_data_ptr<int64_t>();
+  check_cuda(cudaMemcpyAsync(&n_pairs, offsets + n_atoms, sizeof(n_pairs), cudaMemcpyDeviceToHost,
+                             scope.stream()));
+  check_cuda(cudaStreamSynchronize(scope.stream()));
+
+  Tensor centers = torch::stable::new_empty(structure_offsets, {n_pairs});
+  Tensor neighbors = torch::stable::new_empty(structure_offsets, {n_pairs});
+  check_cuda(cuda::fill_pairs(search, offsets, centers.mutable_data_ptr<int64_t>(),
+                              neighbors.mutable_data_ptr<int64_t>(), scope.stream()));
+  return {pair_offsets, centers, neighbors};
+}
+
+std::tuple<Tensor, Tensor, Tensor> all_pairs(Tensor positions, Tensor structure_offsets,
+                                             double cutoff) {
+  check_pair_search(positions, structure_offsets, cutoff);
+  positions = torch::stable::contiguous(positions);
+  structure_offsets = torch::stable::contiguous(structure_offsets);
+  if (positions.scalar_type() == ScalarType::Float) {
+    return search_pairs<float>(positions, structure_offsets, cutoff);
+  }
+  return search_pairs<double>(positions, structure_offsets, cutoff);
+}
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY_IMPL(pymlp, CUDA, m) { m.impl("all_pairs", TORCH_BOX(&all_pairs)); }
+
+}  // namespace pymlp

@@ -1,0 +1,142 @@
+"""Builds and calls the emulation of the CUDA kernels (see cuda_emulation.h)."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+HERE = Path(__file__).parent
+ROOT = HERE.parent.parent
+FLAGS = ["-std=c++20", "-O1", "-g1", "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas"]
+SANITIZERS = [
+    "-fsanitize=address,undefined",
+    "-fno-sanitize-recover=all",
+    "-fno-omit-frame-pointer",
+]
+#: What a run of ``symmetry`` returns, in order.
+OUTPUTS = ("features", "vjp", "jvp", "double_backward jvp", "curvature", "jacobian")
+
+
+def compiler() -> str:
+    """The C++ compiler; skips the test where there is none."""
+    found = shutil.which(os.environ.get("CXX", "g++"))
+    if found is None:
+        pytest.skip("no g++ (or $CXX): the CUDA kernels cannot be emulated")
+    return found
+
+
+def built(directory: Path, name: str, source: str, flags: list[str]) -> Path:
+    """Compile ``source`` of this folder to ``directory/name``, once for all test processes."""
+    directory.mkdir(parents=True, exist_ok=True)
+    program = directory / name
+    with open(directory / f"{name}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not program.exists():
+            partial = directory / f"{name}.partial"
+            includes = [f"-I{ROOT / 'csrc'}", f"-I{HERE}"]
+            command = [
+                compiler(),
+                *FLAGS,
+                *flags,
+                *includes,
+                str(HERE / source),
+                "-o",
+                str(partial),
+            ]
+            done = subprocess.run(command, capture_output=True, text=True)
+            assert done.returncode == 0, done.stderr
+            partial.rename(program)
+    return program
+
+
+def run(program: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
+    # Fibres end where they are: what they still hold is no leak of the kernels.
+    environment = {
+        **os.environ,
+        "ASAN_OPTIONS": "detect_leaks=0",
+        "UBSAN_OPTIONS": "print_stacktrace=1",
+    }
+    command = [str(program), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, env=environment)
+
+
+def _call(program: Path, folder: Path, seed: int, what: str, items: list[Any]) -> bytes:
+    """Write ints, floats and tensors as they are; return what the program wrote."""
+    source, target = folder / "in", folder / "out"
+    with open(source, "wb") as file:
+        for item in items:
+            if isinstance(item, Tensor):
+                file.write(item.contiguous().numpy().tobytes())
+            else:
+                file.write(np.float64(item) if isinstance(item, float) else np.int64(item))
+    done = run(program, seed, what, source, target)
+    assert done.returncode == 0, f"{what}: exit status {done.returncode}\n{done.stderr[-4000:]}"
+    return target.read_bytes()
+
+
+def symmetry(
+    program: Path,
+    folder: Path,
+    seed: int,
+    family: str,
+    displacements: Tensor,
+    rest: tuple[Any, ...],
+    grad_features: Tensor,
+    tangents: Tensor,
+) -> dict[str, Tensor]:
+    """All passes of one descriptor op, by the emulated kernels. ``rest`` as the op takes it."""
+    (offsets, neighbors, types, channels, weights, radial, distances, angles, products) = rest[:9]
+    n_channels, radial_cutoff, angular_cutoff, cutoff_function, variant = rest[9:]
+    n_atoms, n_pairs = types.numel(), neighbors.numel()
+    n_features = n_channels * radial.shape[1]
+    n_features += n_channels * (n_channels + 1) // 2 * products.shape[1]
+    sizes = [
+        displacements.element_size(),
+        n_atoms,
+        n_pairs,
+        channels.numel(),
+        n_channels,
+        radial.shape[0],
+        radial.shape[1],
+        distances.shape[0],
+        angles.shape[0],
+        products.shape[1],
+        cutoff_function,
+        int(variant) if family == "behler_parrinello" else 0,
+    ]
+    reals = [radial_cutoff, angular_cutoff, float(variant) if family == "ani" else 1.0]
+    arrays = [displacements, offsets, neighbors, types, channels, weights]
+    arrays += [radial, distances, angles, products, grad_features, tangents]
+    written = _call(program, folder, seed, family, [*sizes, *map(float, reals), *arrays])
+    rows, vectors = (n_atoms, n_features), (n_pairs, 3)
+    shapes = (rows, vectors, rows, rows, vectors, (n_pairs, n_features, 3))
+    dtype = np.float32 if displacements.dtype == torch.float32 else np.float64
+    values = np.frombuffer(written, dtype=dtype)
+    ends = np.cumsum([int(np.prod(shape)) for shape in shapes])
+    assert values.size == ends[-1]
+    parts = np.split(values, ends[:-1])
+    return {
+        name: torch.from_numpy(part.reshape(shape).copy())
+        for name, part, shape in zip(OUTPUTS, parts, shapes, strict=True)
+    }
+
+
+def all_pairs(
+    program: Path, folder: Path, seed: int, positions: Tensor, offsets: Tensor, cutoff: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The op of that name, by the emulated kernels."""
+    n_atoms, n_structures = positions.shape[0], offsets.numel() - 1
+    items = [positions.element_size(), n_atoms, n_structures, float(cutoff), positions, offsets]
+    values = np.frombuffer(_call(program, folder, seed, "pairs", items), dtype=np.int64).copy()
+    first, lists = np.split(values, [n_atoms + 1])
+    centers, neighbors = np.split(lists, 2)
+    return torch.from_numpy(first), torch.from_numpy(centers), torch.from_numpy(neighbors)

@@ -1,0 +1,27 @@
+// emulation SEED ani|behler_parrinello|pairs INPUT OUTPUT      see tests/test_cuda_emulation.py for
+// the layouts emulation SEED fault NAME                       a kernel with that mistake
+#include <cstring>
+
+#include "faults.h"
+#include "pairs.h"
+#include "symmetry.h"
+
+int main(int n, char** arguments) {
+  if (n < 4) return 2;
+  cuda_emulation::seed = std::strtoull(arguments[1], nullptr, 10);
+  const std::string what = arguments[2];
+  if (what == "fault") return run_fault(arguments[3]);
+  if (n != 5) return 2;
+  Reader in(arguments[3]);
+  Writer out(arguments[4]);
+  const bool ani = what == "ani";
+  const bool single = in.value<int64_t>() == 4;
+  if (what == "pairs") {
+    single ? pymlp::run_pairs<float>(in, out) : pymlp::run_pairs<double>(in, out);
+  } else if (ani || what == "behler_parrinello") {
+    single ? pymlp::run_symmetry<float>(ani, in, out) : pymlp::run_symmetry<double>(ani, in, out);
+  } else {
+    return 2;
+  }
+  return 0;
+}

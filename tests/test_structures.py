@@ -214,7 +214,7 @@ def test_bad_structures_are_refused() -> None:
     with pytest.raises(ValueError, match=r"cell must have shape \[3, 3\]"):
         Structure(numbers, positions, cell=torch.ones(3))
     labelled = Structure(numbers, positions, energy=1.0)
-    with pytest.raises(ValueError, match="energy must be known for all.*1 of 2"):
+    with pytest.raises(ValueError, match=r"energy must be known for all.*1 of 2"):
         Batch.from_structures([labelled, Structure(numbers, positions)])
     with pytest.raises(ValueError, match="structure_offsets must rise from 0"):
         Batch(positions, numbers, torch.tensor([0, 2]))

@@ -210,7 +210,7 @@ class ANI(Descriptor):
 
         Radial by channel then shift, angular by pair of channels, then distance shift, then angle
         shift, as ``"radial H eta=16 R_s=0.9"`` and
-        ``"angular H-C eta=8 R_s=0.9 zeta=32 theta_s=0.19635"``.
+        ``"angular H-C eta=8 R_s=0.9 zeta=32 theta_s=11.25°"``.
 
         Args:
             center: taken as for the other descriptors; ANI's features are the same for all.
@@ -227,7 +227,7 @@ class ANI(Descriptor):
             for shift in self.radial_shifts
         ] + [
             f"angular {c} eta={self.angular_eta:g} R_s={shift:g} "
-            f"zeta={self.zeta:g} theta_s={theta:g}"
+            f"zeta={self.zeta:g} theta_s={math.degrees(theta):g}°"
             for c in pairs
             for shift in self.angular_shifts
             for theta in self.theta_shifts

@@ -190,7 +190,8 @@ class Descriptor(nn.Module):
             neighbor_list = neighbors.neighbor_list(batch, self.cutoff)
         index = batch.structure_index
         d = neighbors.displacements(batch.positions, neighbor_list, batch.cell, index)
-        by_pair = self.pair_jacobian(d, neighbor_list, self.batch_types(batch)).reshape(len(d), -1)
+        by_pair = self.pair_jacobian(d, neighbor_list, self.batch_types(batch))
+        by_pair = by_pair.reshape(len(d), self.n_features * 3)
         # Moving the centre is moving all its neighbours the other way.
         by_center = -torch.segment_reduce(
             by_pair, "sum", offsets=neighbor_list.pair_offsets, axis=0

@@ -192,7 +192,7 @@ class BehlerParrinello(Descriptor):
         """Return the name of each feature.
 
         Radial by channel then parameter, angular by pair of channels then parameter, as
-        ``"radial H eta=0.04 R_s=0"`` and ``"angular C-H eta=0.04 zeta=2 theta_s=3.14159"``.
+        ``"radial H eta=0.04 R_s=0"`` and ``"angular C-H eta=0.04 zeta=2 theta_s=180°"``.
 
         Args:
             center: the centre's element; needed where elements have their own parameters. A
@@ -211,7 +211,7 @@ class BehlerParrinello(Descriptor):
         radial = [f"eta={eta:g} R_s={shift:g}" for eta, shift in self._radial[index]]
         radial += ["unused"] * (self.n_radial - len(radial))
         angular = [
-            f"eta={eta:g} zeta={zeta:g} theta_s={theta:g}"
+            f"eta={eta:g} zeta={zeta:g} theta_s={math.degrees(theta):g}°"
             for eta, zeta, theta in self._angular[index]
         ]
         angular += ["unused"] * (self.n_angular - len(angular))

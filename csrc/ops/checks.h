@@ -75,4 +75,21 @@ inline void check_pair_search(const Tensor& positions, const Tensor& structure_o
   require(structure_offsets.size(0) > 0, "structure_offsets: expected B + 1 >= 1 elements, got none");
 }
 
+// An uninitialised tensor of the dtype and device of `like`.
+inline Tensor allocate(const Tensor& like, const char* name, std::initializer_list<int64_t> shape) {
+  try {
+    return torch::stable::new_empty(like, shape);
+  } catch (const std::exception&) {
+    std::ostringstream message;
+    double gigabytes = static_cast<double>(like.element_size()) * 1e-9;
+    message << name << ": no memory for an output of shape [";
+    for (const int64_t& size : shape) {
+      message << (&size == shape.begin() ? "" : ", ") << size;
+      gigabytes *= static_cast<double>(size);
+    }
+    message << "], " << gigabytes << " GB; use smaller batches";
+    throw std::runtime_error(message.str());
+  }
+}
+
 }  // namespace pymlp

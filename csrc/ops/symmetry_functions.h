@@ -184,17 +184,18 @@ class SymmetryOps {
       require_shape(*grad_output, "grad_output", {a.n_atoms(), a.n_features()}, "[A, F]");
       require_like(*grad_output, "grad_output", like);
       grad = torch::stable::contiguous(*grad_output);
-      out.displacements = torch::stable::new_empty(like, {a.n_pairs(), 3});
+      out.displacements = allocate(like, "grad_displacements", {a.n_pairs(), 3});
     }
     if (tangents != nullptr) {
-      require_shape(*tangents, "tangents", {a.n_pairs(), 3}, "[P, 3]");
-      require_like(*tangents, "tangents", like);
+      const char* name = kind == Pass::jvp ? "tangents" : "grad_grad_displacements";
+      require_shape(*tangents, name, {a.n_pairs(), 3}, "[P, 3]");
+      require_like(*tangents, name, like);
       tangent = torch::stable::contiguous(*tangents);
     }
     if (kind == Pass::jacobian) {
-      out.features = torch::stable::new_empty(like, {a.n_pairs(), a.n_features(), 3});
+      out.features = allocate(like, "jacobian", {a.n_pairs(), a.n_features(), 3});
     } else if (kind != Pass::backward) {
-      out.features = torch::stable::new_empty(like, {a.n_atoms(), a.n_features()});
+      out.features = allocate(like, "features", {a.n_atoms(), a.n_features()});
     }
     const auto run_as = [&]<class T>(T) {
       SymmetryPass<T> pass = a.template pass<T>();

@@ -55,3 +55,37 @@ def check(
         typer.echo(f"{file}: {count} frames, nothing found")
     if problems:
         raise typer.Exit(PROBLEMS_FOUND)
+
+
+@app.command()
+def label(
+    source: Annotated[Path, typer.Argument(metavar="IN.npz", help="Structures to label.")],
+    output: Annotated[Path, typer.Argument(metavar="OUT.npz", help="File to write.")],
+    method: Annotated[str, typer.Option(help="Functional, in PySCF's names.")] = "b3lyp",
+    basis: Annotated[str, typer.Option(help="Basis set.")] = "6-31g*",
+    charge: Annotated[int, typer.Option(help="Total charge.")] = 0,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Label so many structures; all if not given.")
+    ] = None,
+    offset: Annotated[int, typer.Option(min=0, help="Leave out the first so many.")] = 0,
+    work: Annotated[
+        Path | None, typer.Option(help="Folder of finished structures.", show_default="OUT.work")
+    ] = None,
+    threads: Annotated[int, typer.Option(min=1, help="Threads of PySCF.")] = 1,
+    pack: Annotated[
+        bool, typer.Option("--pack", help="Compute nothing; write what is done to OUT.npz.")
+    ] = False,
+) -> None:
+    """Label structures with density-functional energies and gradients (needs pyscf).
+
+    Labels that the input has become those of the lower level of theory, as Δ-learning wants
+    them. An interrupted command goes on where it stopped when it is given again.
+    """
+    import os
+
+    os.environ["OMP_NUM_THREADS"] = str(threads)  # read when PySCF is first imported
+    from pymlp.data.label import Level
+    from pymlp.data.label import label as compute
+
+    level = Level(method=method, basis=basis, charge=charge)
+    compute(source, output, level, limit=limit, offset=offset, work=work, pack_only=pack)

@@ -181,14 +181,14 @@ def ani_grid(
     return [(eta, shift, zeta, theta) for shift in shifts for theta in thetas]
 
 
-ANI1X = {
+ANI1X: dict[str, Any] = {
     "radial": [(16.0, 0.9 + k * 0.26875, 0.25) for k in range(16)],
     "angular": ani_grid(
         8.0, [0.9, 1.55, 2.2, 2.85], 32.0, [PI / 16 + k * PI / 8 for k in range(8)]
     ),
     "cutoffs": (5.2, 3.5),
 }
-ANI2X = {
+ANI2X: dict[str, Any] = {
     "radial": [(19.7, 0.8 + k * 4.3 / 16, 0.25) for k in range(16)],
     "angular": ani_grid(
         12.5, [0.8 + k * 2.7 / 8 for k in range(8)], 14.1, [PI / 8 + k * PI / 4 for k in range(4)]

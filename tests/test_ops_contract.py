@@ -32,7 +32,7 @@ def limits_of(case: Case, dtype: torch.dtype) -> tuple[float, float, float]:
 
 
 def op(case: Case, suffix: str = "") -> Callable[..., Any]:
-    return getattr(ops, case.family + suffix)  # type: ignore[no-any-return]
+    return getattr(ops, case.family + suffix)
 
 
 def probe(shape: tuple[int, ...] | torch.Size, seed: int, dtype: torch.dtype) -> Tensor:

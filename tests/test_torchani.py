@@ -103,7 +103,7 @@ def test_oracle_is_torchani(model: str, kind: str) -> None:
 @pytest.mark.parametrize("model", ["1x", "2x"])
 def test_descriptor_is_torchani(model: str, kind: str, dtype: torch.dtype) -> None:
     structure = structures(model)[kind]
-    descriptor = pymlp.descriptors.ANI.like_torchani(model).to(dtype)
+    descriptor = pymlp.descriptors.ANI.like_torchani(model).to(dtype)  # type: ignore[arg-type]
     numbers = torch.tensor(NUMBERS[model])[structure.types]
     assert torch.equal(descriptor.types(numbers), structure.types), "elements in another order"
     batch = pymlp.Batch.from_arrays(

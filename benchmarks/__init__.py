@@ -1,0 +1,1 @@
+"""Benchmarks of pymlp beside its peers; see README.md."""

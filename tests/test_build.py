@@ -19,6 +19,7 @@ from pymlp import _C
 from tests.build_tree import BUILD, ROOT, run, tool
 
 PACKAGE = ROOT / "pymlp"
+OPS = PACKAGE / "_ops.so"
 EXTENSION = "_C" + sysconfig.get_config_var("EXT_SUFFIX")
 
 COMMANDS = "compile_commands.json"  # what CMake tells editors
@@ -97,7 +98,7 @@ def undefined_symbols(library: Path) -> list[tuple[str, str]]:
 
 
 def test_op_library_uses_only_the_stable_interface_of_torch() -> None:
-    symbols = undefined_symbols(PACKAGE / "_ops.so")
+    symbols = undefined_symbols(OPS)
     torch_c = [name for _, name in symbols if re.match(r"(aoti_)?torch_", name)]
     assert "torch_library_impl" in torch_c
     torch_cpp = [name for _, name in symbols if re.match(r"_ZN?K?(2at|3c10|5torch)", name)]
@@ -115,6 +116,23 @@ def test_libraries_know_no_folder_of_the_build_machine() -> None:
         assert "RPATH" not in section, section
         assert "RUNPATH" not in section, section
         assert not re.search(r"NEEDED.*\[.*/", section), section
+
+
+@pytest.mark.skipif("avx2" not in _C.build_info()["simd_levels"], reason="one level only")
+def test_wide_instructions_stay_in_the_functions_of_their_level() -> None:
+    """Else a processor without AVX would crash in an inline function that levels share."""
+    listing = run([tool("objdump"), "--disassemble", "--no-show-raw-insn", "-C", str(OPS)]).stdout
+    counts: dict[bool, int] = {True: 0, False: 0}
+    strays = set()
+    for function in re.split(r"^[0-9a-f]+ (?=<)", listing, flags=re.MULTILINE)[1:]:
+        name, _, body = function.partition("\n")
+        of_a_level = "::avx2::" in name or "::avx512::" in name
+        wide = len(re.findall(r"\tv[a-z0-9]+ .*%[xyz]mm", body))  # VEX and EVEX encodings
+        counts[of_a_level] += wide
+        if wide and not of_a_level:
+            strays.add(name)
+    assert counts[True] > 1000
+    assert not strays
 
 
 def test_module_is_free_of_torch() -> None:

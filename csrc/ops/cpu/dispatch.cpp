@@ -5,14 +5,14 @@
 namespace pymlp {
 
 // Declared, not included: the kernels' headers belong to their own instruction sets.
-#define PYMLP_LEVEL(level)                                                                 \
-  namespace level {                                                                        \
-  template <class T>                                                                       \
-  int64_t behler_parrinello(const SymmetryPass<T>&, Pass, int64_t, int64_t, std::byte*);   \
-  template <class T>                                                                       \
-  int64_t ani(const SymmetryPass<T>&, Pass, int64_t, int64_t, std::byte*);                 \
-  constexpr CpuKernels kernels{#level, behler_parrinello<float>, ani<float>,               \
-                               behler_parrinello<double>, ani<double>};                    \
+#define PYMLP_LEVEL(level)                                                               \
+  namespace level {                                                                      \
+  template <class T>                                                                     \
+  int64_t behler_parrinello(const SymmetryPass<T>&, Pass, int64_t, int64_t, std::byte*); \
+  template <class T>                                                                     \
+  int64_t ani(const SymmetryPass<T>&, Pass, int64_t, int64_t, std::byte*);               \
+  constexpr CpuKernels kernels{#level, behler_parrinello<float>, ani<float>,             \
+                               behler_parrinello<double>, ani<double>};                  \
   }
 PYMLP_LEVEL(baseline)
 #ifdef PYMLP_HAVE_AVX2
@@ -24,8 +24,8 @@ PYMLP_LEVEL(avx512)
 
 namespace {
 
-const CpuKernels& pick() {
-  switch (simd_level()) {
+const CpuKernels& kernels_of(SimdLevel level) {
+  switch (level) {
 #ifdef PYMLP_HAVE_AVX512
     case SimdLevel::avx512:
       return avx512::kernels;
@@ -42,7 +42,7 @@ const CpuKernels& pick() {
 }  // namespace
 
 const CpuKernels& cpu_kernels() {
-  static const CpuKernels& picked = pick();
+  static const CpuKernels& picked = kernels_of(simd_level());
   return picked;
 }
 

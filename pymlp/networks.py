@@ -140,11 +140,12 @@ class ElementNetworks(nn.Module):
         self.weights = nn.ParameterList()
         self.biases = nn.ParameterList()
         for n_in, n_out in pairwise(widths):
-            weight = torch.empty(n_types, n_out, n_in, dtype=dtype)
+            # Drawn in float64 and then rounded: a seed means the same network in any precision.
+            weight = torch.empty(n_types, n_out, n_in, dtype=torch.float64)
             for own in weight:
                 # Glorot's width keeps the variance through layers of odd activations (tanh, sin).
                 nn.init.xavier_uniform_(own, generator=generator)
-            self.weights.append(nn.Parameter(weight))
+            self.weights.append(nn.Parameter(weight.to(dtype or torch.get_default_dtype())))
             self.biases.append(nn.Parameter(torch.zeros(n_types, n_out, dtype=dtype)))
 
         float64 = torch.float64
@@ -238,50 +239,75 @@ class ElementNetworks(nn.Module):
 
     @torch.no_grad()
     def energies_and_slopes(
-        self, features: Tensor, types: Tensor, groups: ElementGroups, slopes: bool = True
+        self,
+        features: Tensor,
+        types: Tensor,
+        groups: ElementGroups | None = None,
+        slopes: bool = True,
     ) -> tuple[Tensor, Tensor | None]:
         """Return energies and dE/dG for prediction: the chain rule by hand, without a graph.
 
-        Half the time of autograd for one molecule, where calls and not arithmetic count.
+        Half the time of autograd for one molecule, where calls and not arithmetic count, and a
+        plain function for ``torch.compile`` and CUDA graphs.
 
         Args:
             features: [A, F].
             types: [A] int64.
-            groups: the atoms sorted by element.
+            groups: the atoms sorted by element, as in :meth:`forward`.
             slopes: ``False`` leaves dE/dG out.
 
         Returns:
             Energies [A] eV, float64, and slopes [A, F] in the features' precision, or ``None``.
         """
-        x = self._standardised(features, types).index_select(0, groups.order)
+        x = self._standardised(features, types)
         layers = [
             (w.unbind(0), b.unbind(0)) for w, b in zip(self.weights, self.biases, strict=True)
         ]
-        outputs, gradients = [], []
-        for index, part in enumerate(x.split(groups.counts)):
-            if part.shape[0] == 0:
-                continue
-            own = [(w[index], b[index]) for w, b in layers]
-            kept = []
-            for weight, bias in own[:-1]:
-                before = torch.addmm(bias, part, weight.T)
-                part = self._function(before)
-                kept.append((before, part))
-            last, bias = own[-1]
-            outputs.append(torch.addmm(bias, part, last.T)[:, 0])
+        own = [[(w[i], b[i]) for w, b in layers] for i in range(len(self.elements))]
+        if groups is None and torch.compiler.is_compiling():
+            every = [self._with_slope(network, x, slopes) for network in own]
+            atoms = torch.arange(types.shape[0], device=types.device)
+            output = torch.stack([out for out, _ in every])[types, atoms]
+            slope = torch.stack([grad for _, grad in every])[types, atoms] if slopes else x
+        else:
+            if groups is None:
+                groups = group_by_element(types, len(self.elements))
+            parts = [
+                self._with_slope(network, part, slopes)
+                for network, part in zip(
+                    own, x.index_select(0, groups.order).split(groups.counts), strict=True
+                )
+                if part.shape[0]
+            ]
+            if not parts:
+                return features.new_zeros(0, dtype=torch.float64), torch.zeros_like(features)
+            output = torch.cat([out for out, _ in parts]).index_select(0, groups.inverse)
+            slope = x
             if slopes:
-                gradient = last.expand(part.shape[0], -1)
-                for (weight, _), (before, after) in zip(own[-2::-1], kept[::-1], strict=True):
-                    gradient = (gradient * self._slope(before, after)) @ weight
-                gradients.append(gradient)
-        if not outputs:
-            return features.new_zeros(0, dtype=torch.float64), torch.zeros_like(features)
-        energies = self._energies(torch.cat(outputs).index_select(0, groups.inverse), types)
+                slope = torch.cat([grad for _, grad in parts]).index_select(0, groups.inverse)
+        energies = self._energies(output, types)
         if not slopes:
             return energies, None
         width = (self.energy_scale[:, None] / self.feature_scale).to(features.dtype)
-        by_atom = torch.cat(gradients).index_select(0, groups.inverse).to(features.dtype)
-        return energies, by_atom * width.index_select(0, types)
+        return energies, slope.to(features.dtype) * width.index_select(0, types)
+
+    def _with_slope(
+        self, layers: Sequence[tuple[Tensor, Tensor]], x: Tensor, slopes: bool
+    ) -> tuple[Tensor, Tensor]:
+        """Output [A_t] of one network, and its gradient [A_t, F] (``x`` where not asked for)."""
+        kept = []
+        for weight, bias in layers[:-1]:
+            before = torch.addmm(bias, x, weight.T)
+            x = self._function(before)
+            kept.append((before, x))
+        last, bias = layers[-1]
+        output = torch.addmm(bias, x, last.T)[:, 0]
+        if not slopes:
+            return output, x
+        gradient = last.expand(x.shape[0], -1)
+        for (weight, _), (before, after) in zip(layers[-2::-1], kept[::-1], strict=True):
+            gradient = (gradient * self._slope(before, after)) @ weight
+        return output, gradient
 
     # -- scalers ----------------------------------------------------------------------------
 

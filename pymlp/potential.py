@@ -150,35 +150,27 @@ class Potential(nn.Module):
         index = batch.structure_index
         types = self.descriptor.batch_types(batch)
         groups = self._groups(batch, types)
-        members = self._members
         with torch.no_grad():
             if neighbor_list is None:
                 neighbor_list = neighbors.neighbor_list(batch, self.cutoff)
             d = neighbors.displacements(batch.positions, neighbor_list, batch.cell, index)
-            features = self.descriptor.features(d, neighbor_list, types)
             gradients = forces or with_stress
-            atomic: list[Tensor] = []
-            slopes: list[Tensor] = []
-            for member in members:
-                energies, slope = member.energies_and_slopes(features, types, groups, gradients)
-                atomic.append(energies)
-                if slope is not None:
-                    slopes.append(slope)
-            every = torch.stack(atomic)
-            totals = every.new_zeros(len(members), len(batch)).index_add(1, index, every)
+            every, pulls, features = self.evaluate(
+                d, neighbor_list, types, groups, gradients=gradients
+            )
+            several = len(every) > 1
+            totals = every.new_zeros(len(every), len(batch)).index_add(1, index, every)
             outside = self._outside(features, types) if extrapolation else None
             force, force_std, tensor = None, None, None
             if gradients:
-                pulls = [self.descriptor.vjp(s, d, neighbor_list, types) for s in slopes]
-                pull = torch.stack(pulls).mean(dim=0) if len(pulls) > 1 else pulls[0]
+                pull = torch.stack(pulls).mean(dim=0) if several else pulls[0]
                 if forces:
                     force = neighbors.forces_from_pairs(pull, neighbor_list)
-                if forces and len(pulls) > 1:
+                if forces and several:
                     own = [neighbors.forces_from_pairs(p, neighbor_list) for p in pulls]
                     force_std = torch.stack(own).std(dim=0)
                 if with_stress:
                     tensor = neighbors.stress_from_pairs(pull, d, neighbor_list, batch.cell, index)
-        several = len(members) > 1
         return Prediction(
             energy=totals.mean(dim=0) if several else totals[0],
             forces=force,
@@ -188,6 +180,41 @@ class Potential(nn.Module):
             forces_std=force_std,
             extrapolation=outside,
         )
+
+    def evaluate(
+        self,
+        displacements: Tensor,
+        neighbor_list: NeighborList,
+        types: Tensor,
+        groups: ElementGroups | None = None,
+        *,
+        gradients: bool = True,
+    ) -> tuple[Tensor, list[Tensor], Tensor]:
+        """Return what all predictions are made of; no control flow depends on the data.
+
+        For ``torch.compile(fullgraph=True)`` and CUDA graphs: with displacements and forces from
+        :mod:`pymlp.neighbors` it is energies and forces without autograd.
+
+        Args:
+            displacements: [P, 3] Å.
+            neighbor_list: of those pairs.
+            types: [A] int64.
+            groups: the atoms sorted by element, from :func:`pymlp.networks.group_by_element`.
+            gradients: whether dE/d(displacements) is wanted.
+
+        Returns:
+            Atomic energies [n_networks, A] eV, dE/dd [P, 3] eV/Å of each network (an empty list
+            if not wanted), and the features [A, F].
+        """
+        features = self.descriptor.features(displacements, neighbor_list, types)
+        atomic: list[Tensor] = []
+        pulls: list[Tensor] = []
+        for member in self._members:
+            energies, slope = member.energies_and_slopes(features, types, groups, gradients)
+            atomic.append(energies)
+            if slope is not None:
+                pulls.append(self.descriptor.vjp(slope, displacements, neighbor_list, types))
+        return torch.stack(atomic), pulls, features
 
     def forward(self, batch: Batch, neighbor_list: NeighborList | None = None) -> Tensor:
         """Return energies [B] (eV), differentiable in positions, cell and weights by autograd."""

@@ -1,0 +1,33 @@
+"""Gaussian process regression on energies and forces (SPEC section 3, eqs 15-29).
+
+From structures to predictions: `inputs` (features and Jacobians) -> `training_set` (deflation,
+mean, transform) -> `points` -> `assembly` (covariance blocks) or `prediction` (the matrix-free
+product) -> `solvers` (Cholesky, conjugate gradients, inducing points) -> `regression.GaussianProcess`.
+"""
+
+from pymlp.gaussian_process.inputs import (
+    AtomicInputs,
+    ConcatenatedInputs,
+    InverseDistances,
+    StructureInputs,
+)
+from pymlp.gaussian_process.likelihood import Hyperparameters, log_marginal_likelihood
+from pymlp.gaussian_process.regression import (
+    FitReport,
+    GaussianProcess,
+    GaussianProcessPrediction,
+)
+from pymlp.gaussian_process.solvers import SolverOptions
+
+__all__ = [
+    "AtomicInputs",
+    "ConcatenatedInputs",
+    "FitReport",
+    "GaussianProcess",
+    "GaussianProcessPrediction",
+    "Hyperparameters",
+    "InverseDistances",
+    "SolverOptions",
+    "StructureInputs",
+    "log_marginal_likelihood",
+]

@@ -115,6 +115,8 @@ class Calculator(AseCalculator):
         """Return the batch and a neighbour list that still holds, renewed where it does not."""
         old, pairs = self._batch, self._pairs
         positions = torch.from_numpy(np.array(atoms.positions, dtype=np.float64))
+        if not bool(torch.isfinite(positions).all()):
+            raise ValueError("positions must be finite, got NaN or Inf")
         numbers = torch.from_numpy(np.asarray(atoms.numbers, dtype=np.int64))
         same = (
             old is not None

@@ -92,13 +92,20 @@ def neighbor_list(batch: Batch, cutoff: float) -> NeighborList:
             list depends on the sizes of the structures alone and never has to be made again.
 
     Raises:
-        ValueError: for a cutoff that is not above zero, an infinite one with periodic
-            structures, or coincident atoms (named with their structure).
+        ValueError: for a cutoff that is not above zero, an infinite one with periodic structures,
+            positions that are not finite, or coincident atoms (named with their structure).
     """
     if not isinstance(cutoff, (int, float)) or not cutoff > 0:
         raise ValueError(f"cutoff must be a number above zero (Å), got {cutoff!r}")
     if math.isinf(cutoff) and batch.periodic:
         raise ValueError("cutoff must be finite for periodic structures, got infinity")
+    # A sum is finite only if all its terms are; searches would drop such atoms without a word.
+    if not bool(torch.isfinite(batch.positions.detach().sum())):
+        finite = torch.isfinite(batch.positions).all(dim=1)
+        raise ValueError(
+            f"positions must be finite, got NaN or Inf at atom {int((~finite).nonzero()[0])} "
+            "of the batch"
+        )
     lengths = batch.lengths
     if not batch.periodic and (math.isinf(cutoff) or max(lengths, default=0) <= ALL_PAIRS_ATOMS):
         offsets, centers, neighbors = ops.all_pairs(
@@ -192,9 +199,6 @@ def _refuse_coincident(batch: Batch, pairs: NeighborList) -> None:
         if bool(closest >= COINCIDENT**2):
             return
         pair = int(squares.argmin())
-    if not bool(torch.isfinite(closest)):
-        atom = int(pairs.centers[pair])
-        raise ValueError(f"positions must be finite, got NaN or Inf near atom {atom} of the batch")
     i, j = int(pairs.centers[pair]), int(pairs.neighbors[pair])
     structure = int(batch.structure_index[i])
     begin = int(batch.structure_offsets[structure])

@@ -166,8 +166,12 @@ def test_coincident_atoms_are_named() -> None:
     with pytest.raises(ValueError, match=r"structure 0: atoms 0 and 1 coincide"):
         neighbor_list(Batch.from_arrays([1, 1], image, cell, True), 5.0)
     batch = Batch.from_arrays([1] * 3, good)
-    with pytest.raises(ValueError, match="positions must be finite"):
-        neighbor_list(batch.with_positions(batch.positions * math.nan), math.inf)
+    for value in (math.nan, math.inf):
+        moved = batch.positions.clone()
+        moved[2, 1] = value
+        for cutoff in (3.0, math.inf):
+            with pytest.raises(ValueError, match=r"positions must be finite.*atom 2"):
+                neighbor_list(batch.with_positions(moved), cutoff)
 
 
 def mixed_batch(dtype: torch.dtype = torch.float64) -> Batch:

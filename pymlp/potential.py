@@ -366,6 +366,13 @@ def load(directory: str | Path, device: torch.device | str = "cpu") -> Potential
             do not belong together.
     """
     description, tensors = model_files.read_model(directory)
+    if description.get("kind") == "Gaussian process":
+        from pymlp.gpr_potential import GaussianProcessPotential
+
+        try:
+            return GaussianProcessPotential.from_description(description, tensors).to(device)
+        except ValueError as error:
+            raise ValueError(f"{directory}/{model_files.DESCRIPTION}: {error}") from None
     try:
         descriptor = Descriptor.from_config(description["descriptor"])
         dtype = {"float32": torch.float32, "float64": torch.float64}[description["dtype"]]

@@ -1,8 +1,9 @@
 """Gaussian process regression on energies and forces (SPEC section 3, eqs 15-29).
 
-From structures to predictions: `inputs` (features and Jacobians) -> `training_set` (deflation,
-mean, transform) -> `points` -> `assembly` (covariance blocks) or `prediction` (the matrix-free
-product) -> `solvers` (Cholesky, conjugate gradients, inducing points) -> `regression.GaussianProcess`.
+From structures to predictions: `inputs` (features and Jacobians), `training_set` (deflation,
+mean, transform), `points`, `assembly` (covariance blocks) or `prediction` (the matrix-free
+product), `solvers` (Cholesky, conjugate gradients, inducing points), and at the top
+`regression.GaussianProcess`.
 """
 
 from pymlp.gaussian_process.inputs import (

@@ -2,10 +2,8 @@
 
 `StructureInputs` turns structures with equal atomic numbers into features and Jacobian rows, and
 feature gradients back into Cartesian ones. There are three kinds: the atomic features of a
-descriptor strung together into one vector per structure, the same features kept apart for the GAP sum
-(eq 23), and inverse distances. A linear `FeatureTransform` follows: centring (so that squared
-distances lose no digits), a weight per feature, and a projection onto the subspace that the
-training features and Jacobians span to a tolerance, which makes every later product cheaper.
+descriptor strung together into one vector per structure, the same features kept apart for the
+GAP sum (eq 23), and inverse distances. What follows them is in `feature_transform`.
 """
 
 from __future__ import annotations

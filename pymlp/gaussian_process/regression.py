@@ -298,6 +298,10 @@ class GaussianProcess:
             float((double.forces - single.forces).abs().max()),
         )
 
+    def forget_precisions(self) -> None:
+        """Drop converted copies of the weights, after the weights moved or changed."""
+        self._fast.clear()
+
     def at_precision(self, dtype: torch.dtype) -> tuple[dict[int, Sources], Preparation]:
         """Sources and transforms in the precision of a prediction, made once."""
         if self.preparation is None:

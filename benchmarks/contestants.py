@@ -7,6 +7,7 @@ name says otherwise.
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from collections.abc import Callable
 from typing import Any
@@ -37,8 +38,13 @@ def direction(shape: tuple[int, ...] | torch.Size, seed: int, dtype: torch.dtype
     return torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype)
 
 
+def own_positions(workload: Workload, dtype: torch.dtype) -> Tensor:
+    """A copy, since contestants ask for gradients in theirs."""
+    return workload.positions.to(dtype, copy=True)
+
+
 def batch_of(workload: Workload, dtype: torch.dtype) -> Batch:
-    positions, cell = workload.positions.to(dtype), workload.cell
+    positions, cell = own_positions(workload, dtype), workload.cell
     return Batch.from_arrays(workload.numbers, positions, cell=cell, pbc=cell is not None)
 
 
@@ -141,7 +147,7 @@ def plain_contestant(
     if channels == "element":
         species = torch.tensor([elements.index(z) for z in workload.numbers.tolist()])
     compute = PlainSymmetryFunctions(plain_parameters(family, dtype), species, len(elements))
-    positions = workload.positions.to(dtype).requires_grad_()
+    positions = own_positions(workload, dtype).requires_grad_()
     with torch.no_grad():
         n_features = compute(positions[:1]).shape[1]
     g = direction((workload.n_atoms, n_features), 1, dtype)
@@ -154,23 +160,36 @@ def plain_contestant(
 # -- TorchANI -------------------------------------------------------------------------------------
 
 
+def torchani_computer(dtype: torch.dtype, neighborlist: str = "all_pairs") -> Any:
+    """TorchANI's AEV computer; its float32 parameters made exact, so that float64 is float64."""
+    import torchani
+
+    computer = torchani.aev.AEVComputer.like_1x(neighborlist=neighborlist).to(dtype)
+    exact = {
+        "radial.shifts": [row[1] for row in ANI1X["radial"]],
+        "angular.shifts": sorted({term[1] for term in ANI1X["angular"]}),
+        "angular.sections": sorted({term[3] for term in ANI1X["angular"]}),
+    }
+    for name, values in exact.items():
+        computer.get_buffer(name).copy_(torch.tensor(values, dtype=dtype))
+    return computer
+
+
 def torchani_contestants(workload: Workload, dtype: torch.dtype) -> list[Contestant]:
     """TorchANI's pure-torch AEVs: eager, and scripted (torch.compile is several times slower).
 
     Molecules: all pairs of the whole batch at once. Periodic: its cell list.
     """
-    try:
-        import torchani
-    except ImportError:
+    if importlib.util.find_spec("torchani") is None:
         return []
     periodic = workload.cell is not None
     lists = "cell_list" if periodic else "all_pairs"
-    eager = torchani.aev.AEVComputer.like_1x(neighborlist=lists).to(dtype)
+    eager = torchani_computer(dtype, lists)
     species = torch.tensor([ANI_ELEMENTS.index(z) for z in workload.numbers.tolist()])
     species = species.expand(workload.n_structures, -1).contiguous()
     cell = workload.cell.to(dtype) if workload.cell is not None else None
     pbc = torch.ones(3, dtype=torch.bool) if periodic else None
-    positions = workload.positions.to(dtype).requires_grad_()
+    positions = own_positions(workload, dtype).requires_grad_()
     g = direction((workload.n_atoms, eager.out_dim), 1, dtype)
     g = g.reshape(*species.shape, eager.out_dim)
     u = direction((workload.n_atoms, 3), 2, dtype).reshape(positions.shape)
@@ -189,11 +208,9 @@ def torchani_contestants(workload: Workload, dtype: torch.dtype) -> list[Contest
 
 def torchani_jacobian(workload: Workload, dtype: torch.dtype) -> Contestant | None:
     """dG/dR [B, N, F, N, 3] by forward mode: one copy of a molecule per coordinate, one jvp."""
-    try:
-        import torchani
-    except ImportError:
+    if importlib.util.find_spec("torchani") is None:
         return None
-    computer = torchani.aev.AEVComputer.like_1x().to(dtype)
+    computer = torchani_computer(dtype)
     n_atoms = workload.numbers.numel()
     species = torch.tensor([ANI_ELEMENTS.index(z) for z in workload.numbers.tolist()])
     species = species.expand(3 * n_atoms, -1).contiguous()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -62,7 +63,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for name in NAMES:
             command = [sys.executable, "-m", "benchmarks.memory", "--child", name, quantity]
             command += ["--structures", str(options.structures)]
-            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            # every tensor in pages of its own, so that freed ones are not in the resting size
+            pages = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536", "OMP_NUM_THREADS": "1"}
+            done = subprocess.run(command, capture_output=True, text=True, check=False, env=pages)
             if done.returncode:
                 print(f"{name} is left out: {done.stderr.strip().splitlines()[-1]}")
                 continue

@@ -16,10 +16,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from pymlp import ops
@@ -32,6 +33,8 @@ __all__ = [
     "neighbor_list",
     "stress_from_pairs",
 ]
+
+_Array: TypeAlias = NDArray[Any]
 
 #: Atoms closer than this (Å) are one atom written twice, and have no direction between them.
 COINCIDENT = 1e-6
@@ -112,10 +115,9 @@ def neighbor_list(batch: Batch, cutoff: float) -> NeighborList:
             batch.positions.detach(), batch.structure_offsets, float(cutoff)
         )
         result = NeighborList(offsets, centers, neighbors, None, float(cutoff))
-    else:
-        result = _mixed_list(batch, lengths, float(cutoff))
-    _refuse_coincident(batch, result)
-    return result
+        _refuse_coincident(batch, result)
+        return result
+    return _mixed_list(batch, lengths, float(cutoff))
 
 
 def _mixed_list(batch: Batch, lengths: list[int], cutoff: float) -> NeighborList:
@@ -123,62 +125,86 @@ def _mixed_list(batch: Batch, lengths: list[int], cutoff: float) -> NeighborList
     positions = batch.positions.detach().cpu()
     cells = batch.cell.detach().to("cpu", torch.float64).numpy()
     pbc = batch.pbc.cpu().numpy()
-    pairs: list[np.ndarray[Any, Any]] = []
-    shifts: list[np.ndarray[Any, Any]] = []
+    parts: list[tuple[Tensor, Tensor, Tensor]] = []
     begin = 0
     for index, n_atoms in enumerate(lengths):
         own = positions[begin : begin + n_atoms]
+        if n_atoms == 0:
+            continue
         if pbc[index].any() or n_atoms > ALL_PAIRS_ATOMS:
-            ij, shift = _cell_list(own.double().numpy(), cells[index], pbc[index], cutoff)
+            part = _cell_list(own.double().numpy(), cells[index], pbc[index], cutoff, index)
         else:
-            _, centers, neighbors = ops.all_pairs(own, torch.tensor([0, n_atoms]), cutoff)
-            ij = torch.stack([centers, neighbors], dim=1).numpy()
-            shift = np.zeros((len(ij), 3), dtype=np.int32)
-        pairs.append(ij + begin)
-        shifts.append(shift)
+            offsets, centers, neighbors = ops.all_pairs(own, torch.tensor([0, n_atoms]), cutoff)
+            alone = Batch(own, batch.numbers[begin : begin + n_atoms].cpu(), [0, n_atoms])  # type: ignore[arg-type]
+            found = NeighborList(offsets, centers, neighbors, None, cutoff)
+            _refuse_coincident(alone, found, index)
+            part = centers, neighbors, torch.zeros(len(centers), 3, dtype=torch.int64)
+        parts.append((part[0] + begin, part[1] + begin, part[2]))
         begin += n_atoms
-    both = torch.from_numpy(np.concatenate(pairs)).to(batch.positions.device)
-    moved = torch.from_numpy(np.concatenate(shifts)).to(both.device, torch.int64)
-    centers = both[:, 0].contiguous()
+    device = batch.positions.device
+    centers, neighbors, shifts = (torch.cat(column) for column in zip(*parts, strict=True))
     counts = torch.bincount(centers, minlength=batch.n_atoms)
     return NeighborList(
-        pair_offsets=torch.cat([counts.new_zeros(1), counts.cumsum(0)]),
-        centers=centers,
-        neighbors=both[:, 1].contiguous(),
-        shifts=moved if batch.periodic else None,
+        pair_offsets=torch.cat([counts.new_zeros(1), counts.cumsum(0)]).to(device),
+        centers=centers.to(device),
+        neighbors=neighbors.to(device),
+        shifts=shifts.to(device) if batch.periodic else None,
         cutoff=cutoff,
     )
 
 
 def _cell_list(
-    positions: np.ndarray[Any, Any],
-    cell: np.ndarray[Any, Any],
-    pbc: np.ndarray[Any, Any],
-    cutoff: float,
-) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    """Return pairs [P, 2] int64 and shifts [P, 3] int32 of one structure, by vesin, sorted."""
+    positions: _Array, cell: _Array, pbc: _Array, cutoff: float, structure: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Centres [P], neighbours [P] and shifts [P, 3] of one structure, by vesin, sorted."""
     import vesin
 
-    if len(positions) == 0:
-        return np.zeros((0, 2), dtype=np.int64), np.zeros((0, 3), dtype=np.int32)
+    # One thread: its order of pairs, and so the time to sort them, is then always the same.
     search = vesin.NeighborList(cutoff=cutoff, full_list=True, n_threads=1)
     box = _complete_cell(cell, pbc) if pbc.any() else np.zeros((3, 3))
-    found, shifts = search.compute(positions, box, pbc, "PS")
-    found = found.astype(np.int64)
+    found, moved, distances = search.compute(positions, box, pbc, "PSd", copy=False)
     if len(found) == 0:
-        return found.reshape(0, 2), shifts.reshape(0, 3).astype(np.int32)
-    # One integer per pair that sorts as (center, neighbor, shift) does.
-    low = shifts.min(axis=0)
-    span = (shifts.max(axis=0) - low + 1).astype(np.int64)
-    key = found[:, 0] * len(positions) + found[:, 1]
+        none = torch.zeros(0, dtype=torch.int64)
+        return none, none, none.reshape(0, 3)
+    if distances.min() < COINCIDENT:
+        pair = int(distances.argmin())
+        raise _coincident(structure, int(found[pair, 0]), int(found[pair, 1]), distances[pair])
+    return _sorted_pairs(
+        torch.from_numpy(found.astype(np.int64, copy=False)).t().contiguous(),
+        torch.from_numpy(moved).t().to(torch.int64, memory_format=torch.contiguous_format),
+        len(positions),
+    )
+
+
+def _sorted_pairs(ij: Tensor, shifts: Tensor, n_atoms: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Sort pairs [2, P] with shifts [3, P] by centre, neighbour and shift.
+
+    Each pair is packed into one integer that sorts as it should, and unpacked afterwards: four
+    times as fast as sorting indices and gathering by them.
+    """
+    low = shifts.amin(dim=1).tolist()
+    high = shifts.amax(dim=1).tolist()
+    atom_bits = (n_atoms - 1).bit_length()
+    bits = [(h - x).bit_length() for h, x in zip(high, low, strict=True)]
+    if 2 * atom_bits + sum(bits) > 62:
+        order = torch.from_numpy(np.lexsort([*shifts.numpy()[::-1], *ij.numpy()[::-1]]))
+        return ij[0, order], ij[1, order], shifts.t()[order]
+    key = (ij[0] << atom_bits) | ij[1]
     for axis in range(3):
-        key = key * span[axis] + (shifts[:, axis] - low[axis])
-    order = np.argsort(key)
-    return found[order], shifts[order]
+        if bits[axis]:
+            key.bitwise_left_shift_(bits[axis]).add_(shifts[axis]).sub_(low[axis])
+    key = key.sort().values
+    unpacked = torch.empty(key.shape[0], 3, dtype=torch.int64)
+    for axis in (2, 1, 0):
+        unpacked[:, axis] = (key & ((1 << bits[axis]) - 1)) + low[axis]
+        key = key >> bits[axis]
+    return key >> atom_bits, key & ((1 << atom_bits) - 1), unpacked
 
 
-def _complete_cell(cell: np.ndarray[Any, Any], pbc: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+def _complete_cell(cell: _Array, pbc: _Array) -> _Array:
     """Replace the vectors that are not periodic by unit vectors orthogonal to all others."""
+    if pbc.all():
+        return cell
     box = np.where(pbc[:, None], cell, 0.0)
     # The last right singular vectors span what the periodic vectors leave.
     free = list(np.linalg.svd(box)[2][int(pbc.sum()) :])
@@ -187,24 +213,24 @@ def _complete_cell(cell: np.ndarray[Any, Any], pbc: np.ndarray[Any, Any]) -> np.
     return box
 
 
-def _refuse_coincident(batch: Batch, pairs: NeighborList) -> None:
+def _refuse_coincident(batch: Batch, pairs: NeighborList, structure: int | None = None) -> None:
+    """Refuse isolated structures with atoms on top of each other."""
     if pairs.n_pairs == 0:
         return
-    with torch.no_grad():
-        d = displacements(
-            batch.positions, pairs, batch.cell, batch.structure_index if batch.periodic else None
-        )
-        squares = d.square().sum(dim=1)
-        closest = squares.min()
-        if bool(closest >= COINCIDENT**2):
-            return
-        pair = int(squares.argmin())
+    squares = displacements(batch.positions.detach(), pairs).square().sum(dim=1)
+    if bool(squares.min() >= COINCIDENT**2):
+        return
+    pair = int(squares.argmin())
     i, j = int(pairs.centers[pair]), int(pairs.neighbors[pair])
-    structure = int(batch.structure_index[i])
-    begin = int(batch.structure_offsets[structure])
-    raise ValueError(
-        f"structure {structure}: atoms {i - begin} and {j - begin} coincide "
-        f"(distance {float(closest) ** 0.5:.1e} Å)"
+    own = int(batch.structure_index[i])
+    begin = int(batch.structure_offsets[own])
+    distance = float(squares[pair]) ** 0.5
+    raise _coincident(own if structure is None else structure, i - begin, j - begin, distance)
+
+
+def _coincident(structure: int, i: int, j: int, distance: float) -> ValueError:
+    return ValueError(
+        f"structure {structure}: atoms {i} and {j} coincide (distance {distance:.1e} Å)"
     )
 
 

@@ -132,6 +132,19 @@ def test_large_isolated_structures_take_the_cell_list(monkeypatch: pytest.Monkey
     assert torch.equal(by_cells.pair_offsets, by_pairs.pair_offsets)
 
 
+@given(st.integers(0, 10**6), st.sampled_from([5, 2**30]))
+def test_pairs_are_sorted_by_centre_neighbour_and_shift(seed: int, n_atoms: int) -> None:
+    """Also where indices are too large to be packed into one integer."""
+    generator = np.random.default_rng(seed)
+    rows = np.unique(generator.integers(-3, 4, size=(50, 5)), axis=0)
+    rows[:, :2] = generator.integers(n_atoms - 5, n_atoms, size=(len(rows), 2))
+    rows = generator.permutation(np.unique(rows, axis=0))
+    ij, shifts = torch.from_numpy(rows[:, :2].T.copy()), torch.from_numpy(rows[:, 2:].T.copy())
+    i, j, s = neighbors._sorted_pairs(ij, shifts, n_atoms)
+    found = torch.cat([i[:, None], j[:, None], s], dim=1).tolist()
+    assert found == sorted(rows.tolist())
+
+
 def test_no_neighbours_no_atoms_no_structures() -> None:
     far = Batch.from_arrays([1, 1], [[0.0, 0, 0], [9.0, 0, 0]])
     assert check(far, 5.0).pair_offsets.tolist() == [0, 0, 0]
@@ -165,6 +178,12 @@ def test_coincident_atoms_are_named() -> None:
     image = [[0.1, 0.2, 0.3], [3.1, 0.2, 0.3]]
     with pytest.raises(ValueError, match=r"structure 0: atoms 0 and 1 coincide"):
         neighbor_list(Batch.from_arrays([1, 1], image, cell, True), 5.0)
+    crystal = Atoms("H2", image, cell=cell, pbc=True)
+    molecule = Atoms("H3", bad)
+    with pytest.raises(ValueError, match=r"structure 1: atoms 0 and 2 coincide"):
+        neighbor_list(Batch.from_atoms([Atoms("H", cell=cell, pbc=True), molecule]), 5.0)
+    with pytest.raises(ValueError, match=r"structure 1: atoms 0 and 1 coincide"):
+        neighbor_list(Batch.from_atoms([Atoms("H3", good), crystal]), 5.0)
     batch = Batch.from_arrays([1] * 3, good)
     for value in (math.nan, math.inf):
         moved = batch.positions.clone()

@@ -6,11 +6,11 @@ import re
 from pathlib import Path
 
 import pytest
-from tests.toy_data import small_run, write_extxyz, write_npz
 
 from pymlp.config import KINDS, ConfigError, load_config, parse_config, register_kind, render
 from pymlp.config.kinds import kind_named
 from pymlp.config.start import starting_configuration
+from tests.toy_data import small_run, write_extxyz, write_npz
 
 
 def _text(kind: str = "bp-fnn") -> str:
@@ -48,13 +48,13 @@ def test_written_configuration_reads_back_and_every_key_has_a_comment(kind: str)
     [
         ("batch_size: 32", "batch_size: 0", r"training.batch_size: .*greater than or equal to 1"),
         ("batch_size: 32", "batch_size: 3.5", r"training.batch_size: .*integer.* got 3.5"),
-        ("batch_size: 32", "batchsize: 32", r"training.batchsize: unknown key; did you mean `batch_"),
+        ("batch_size: 32", "batchsize: 32", r"training.batchsize: unknown key; did you mean `b"),
         ("activation:", "activaton:", r"network.activaton: unknown key; did you mean `activation`"),
         ("kind: cosine", "kind: cosin", r"training.schedule.kind: .* did you mean `cosine`\?"),
         ("length: Å", "length: furlong", r"data.units.length: unknown length unit 'furlong'"),
-        ("cutoff: 6.0", "cutoff: -1", r"descriptor.cutoff: .*greater than 0"),
-        ("cutoff: 6.0", "cutoff: .inf", r"descriptor.cutoff: .*finite number"),
-        ("elements: [H, O]", "elements: [H, Xx]", r"elements: unknown element symbol\(s\) \['Xx'\]"),
+        ("cutoff: 5.2", "cutoff: -1", r"descriptor.cutoff: .*greater than 0"),
+        ("cutoff: 5.2", "cutoff: .inf", r"descriptor.cutoff: .*finite number"),
+        ("elements: [H, O]", "elements: [H, Xx]", r"elements: unknown element .* \['Xx'\]"),
         ("device: auto", "device: gpu", r"training.device: device must be auto, cpu, cuda"),
         ("target: total", "target: difference", r"data.target: .*'total' or 'delta'"),
     ],

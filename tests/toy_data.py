@@ -77,9 +77,7 @@ def small_run(folder: Path, text_changes: dict[str, str] | None = None) -> Path:
 
     data = write_npz(folder / "data.npz")
     path = folder / "run.yaml"
-    text, _ = starting_configuration(
-        kind_named("bp-fnn"), f"{data}@16:", f"{data}@:16", path, {}
-    )
+    text, _ = starting_configuration(kind_named("bp-fnn"), f"{data}@16:", f"{data}@:16", path, {})
     changes = {
         r"hidden: \[.*?\]": "hidden: [8]",
         r"epochs: \d+ ": "epochs: 6 ",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pymlp.config.files import ConfigError, load_config, parse_config
+from pymlp.config.gpr import GaussianProcessRun, GaussianProcessSection
 from pymlp.config.kinds import KINDS, Kind, kind_named, register_kind
 from pymlp.config.models import (
     AniDescriptor,
@@ -29,6 +30,8 @@ __all__ = [
     "BehlerParrinelloRun",
     "ConfigError",
     "DataSection",
+    "GaussianProcessRun",
+    "GaussianProcessSection",
     "KeySection",
     "Kind",
     "LossSection",

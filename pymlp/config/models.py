@@ -176,7 +176,7 @@ class NetworkSection(Section):
         default=[64, 64], description="hidden layer widths"
     )
     activation: Literal["tanh", "sigmoid", "sin", "silu", "celu", "gelu", "relu"] = Field(
-        default="tanh",
+        default="silu",
         description="tanh, sigmoid, sin, silu, celu, gelu (relu: for energies alone)",
     )
     feature_floor: Annotated[float, Field(ge=0.0, le=1.0)] = Field(
@@ -232,7 +232,7 @@ class TrainingSection(Section):
 
     epochs: int = Field(default=300, ge=1, description="passes over the training structures")
     batch_size: int = Field(default=32, ge=1, description="structures per step")
-    learning_rate: PositiveFloat = Field(default=2e-3, description="initial; Adam")
+    learning_rate: PositiveFloat = Field(default=5e-3, description="initial; Adam")
     weight_decay: NonNegativeFloat = Field(default=0.0, description="AdamW's; 0: Adam")
     schedule: ScheduleSection = ScheduleSection()
     loss: LossSection = LossSection()

@@ -54,9 +54,13 @@ def starting_configuration(
     sections = kind.defaults()
     loss_note = {}
     if keys["forces"] is None and keys["gradient"] is None:
-        training = sections.setdefault("training", {})
-        training["loss"] = {"force_start": 0.0, "force_end": 0.0}
-        loss_note = {"training.loss": ["The data hold no forces: trained on energies alone."]}
+        alone = "The data hold no forces: trained on energies alone."
+        if "training" in kind.config.model_fields:
+            training = sections.setdefault("training", {})
+            training["loss"] = {"force_start": 0.0, "force_end": 0.0}
+            loss_note = {"training.loss": [alone]}
+        else:
+            loss_note = {"data.keys": [alone]}
     from ase.data import atomic_numbers
 
     config = kind.config.model_validate(

@@ -14,7 +14,7 @@ __all__ = ["render"]
 
 _COMMENT_COLUMN = 34
 _WIDTH = 100
-_ORDER = ("kind", "elements", "data", "descriptor", "network", "training")
+_ORDER = ("kind", "elements", "data", "descriptor", "network", "training", "gaussian_process")
 
 
 def render(config: RunConfig, notes: dict[str, list[str]] | None = None) -> str:

@@ -90,6 +90,7 @@ def train(
         raise ValueError(f"{config.data.train} holds no forces, but training.loss weights them")
     descriptor: Descriptor = kind_named(config.kind).build_descriptor(config)
     _check_elements(descriptor, training, validation, config)
+    device = _device(config.training.device)
     identity = {
         "config": _identity(config),
         "training_data": data_hash(training),
@@ -97,7 +98,6 @@ def train(
     }
     _claim(directory, config, identity, resume=resume)
 
-    device = _device(config.training.device)
     descriptor = descriptor.to(device)
     dtype = getattr(torch, config.training.precision)
     limit = config.training.cache_limit_gb * 1e9

@@ -37,7 +37,8 @@ _SINGULAR_CELL = 1e-8
 def atomic_number(symbol: str) -> int:
     """Return the atomic number of a chemical symbol.
 
-    :raises ValueError: if there is no such element
+    Raises:
+        ValueError: if there is no such element.
     """
     if symbol not in _NUMBERS:
         raise ValueError(f"unknown chemical element {symbol!r}")
@@ -93,16 +94,21 @@ def check_finite(tensor: Tensor, name: str, what: str = "row") -> None:
 
 def check_cells(cell: Tensor, pbc: Tensor) -> None:
     """Refuse cells whose periodic vectors are zero or linearly dependent."""
-    periodic = pbc.any(dim=1).nonzero().flatten().tolist()
-    for index in periodic:
-        vectors = cell[index][pbc[index]].detach().to("cpu", torch.float64)
-        lengths = vectors.norm(dim=1)
-        volume = torch.linalg.det(vectors @ vectors.T).clamp(min=0).sqrt()
-        if not bool(volume > _SINGULAR_CELL * lengths.prod()):
-            raise ValueError(
-                f"cell of structure {index} is singular: its periodic vectors "
-                f"{vectors.tolist()} do not span {len(vectors)} dimension(s)"
-            )
+    cell, pbc = cell.detach().to("cpu", torch.float64), pbc.cpu()
+    # Vectors that are not periodic count as orthogonal to all others: a unit matrix in their place
+    # leaves the Gram determinant, the square of what the periodic vectors span, unchanged.
+    vectors = torch.where(pbc[:, :, None], cell, torch.zeros_like(cell))
+    gram = vectors @ vectors.transpose(1, 2) + torch.diag_embed((~pbc).to(cell.dtype))
+    lengths = torch.where(pbc, vectors.norm(dim=2), torch.ones_like(vectors[:, :, 0]))
+    spanned = torch.linalg.det(gram).clamp(min=0).sqrt()
+    flat = ~(spanned > _SINGULAR_CELL * lengths.prod(dim=1))
+    if bool(flat.any()):
+        index = int(flat.nonzero()[0])
+        bad = cell[index][pbc[index]]
+        raise ValueError(
+            f"cell of structure {index} is singular: its periodic vectors {bad.tolist()} "
+            f"do not span {len(bad)} dimension(s)"
+        )
 
 
 def as_pbc(value: Any) -> Tensor:

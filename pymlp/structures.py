@@ -33,14 +33,17 @@ __all__ = ["Batch", "Structure"]
 class Structure:
     """One set of atoms, with its energy and forces where they are known.
 
-    :ivar numbers: [N] int64 atomic numbers (chemical symbols are taken too)
-    :ivar positions: [N, 3] Å, float64
-    :ivar cell: [3, 3] Å, rows are the cell vectors; ``None`` where there is no cell
-    :ivar pbc: which cell vectors are periodic
-    :ivar energy: eV, or ``None``
-    :ivar forces: [N, 3] eV/Å, or ``None``
-    :ivar info: anything that belongs to the structure; the package does not read it
-    :raises ValueError: for wrong shapes, numbers that are no elements, NaN or Inf, singular cells
+    Attributes:
+        numbers: [N] int64 atomic numbers (chemical symbols are taken too).
+        positions: [N, 3] Å, float64.
+        cell: [3, 3] Å, rows are the cell vectors; ``None`` where there is no cell.
+        pbc: which cell vectors are periodic.
+        energy: eV, or ``None``.
+        forces: [N, 3] eV/Å, or ``None``.
+        info: anything that belongs to the structure; the package does not read it.
+
+    Raises:
+        ValueError: for wrong shapes, numbers that are no elements, NaN or Inf, singular cells.
     """
 
     numbers: Tensor
@@ -118,15 +121,18 @@ class Structure:
 class Batch:
     """Structures with their atoms concatenated.
 
-    :ivar positions: [A, 3] Å, float32 or float64
-    :ivar numbers: [A] int64 atomic numbers
-    :ivar structure_offsets: [B + 1] int64; atoms of structure b are offsets[b] .. offsets[b+1]
-    :ivar cell: [B, 3, 3] Å, rows are cell vectors; zeros where a structure has no cell
-    :ivar pbc: [B, 3] bool
-    :ivar energies: [B] eV, float64, or ``None``
-    :ivar forces: [A, 3] eV/Å, or ``None``
-    :ivar info: where the batch came from (set by :mod:`pymlp.io`)
-    :raises ValueError: for wrong shapes, numbers that are no elements, NaN or Inf, singular cells
+    Attributes:
+        positions: [A, 3] Å, float32 or float64.
+        numbers: [A] int64 atomic numbers.
+        structure_offsets: [B + 1] int64; atoms of structure b are offsets[b] .. offsets[b+1].
+        cell: [B, 3, 3] Å, rows are cell vectors; zeros where a structure has no cell.
+        pbc: [B, 3] bool.
+        energies: [B] eV, float64, or ``None``.
+        forces: [A, 3] eV/Å, or ``None``.
+        info: where the batch came from (set by :mod:`pymlp.io`).
+
+    Raises:
+        ValueError: for wrong shapes, numbers that are no elements, NaN or Inf, singular cells.
     """
 
     positions: Tensor
@@ -214,13 +220,16 @@ class Batch:
     ) -> Batch:
         """Make a batch of one structure, or of B structures with the same atoms.
 
-        :param numbers: [N] atomic numbers or chemical symbols
-        :param positions: [N, 3] or [B, N, 3] Å
-        :param cell: [3, 3] or [B, 3, 3] Å
-        :param pbc: one bool, [3] or [B, 3]; ``None`` means not periodic, also with a cell
-        :param energies: a number or [B], eV
-        :param forces: like ``positions``, eV/Å
-        :raises ValueError: for mismatched lengths, NaN or Inf, unknown elements, singular cells
+        Args:
+            numbers: [N] atomic numbers or chemical symbols.
+            positions: [N, 3] or [B, N, 3] Å.
+            cell: [3, 3] or [B, 3, 3] Å.
+            pbc: one bool, [3] or [B, 3]; ``None`` means not periodic, also with a cell.
+            energies: a number or [B], eV.
+            forces: like ``positions``, eV/Å.
+
+        Raises:
+            ValueError: for mismatched lengths, NaN or Inf, unknown elements, singular cells.
         """
         numbers = as_numbers(numbers)
         positions = as_float(positions, "positions")
@@ -258,7 +267,8 @@ class Batch:
     def from_structures(cls, structures: Iterable[Structure]) -> Batch:
         """Concatenate structures; labels are kept if every structure has them.
 
-        :raises ValueError: if only some of the structures have an energy (or forces)
+        Raises:
+            ValueError: if only some of the structures have an energy (or forces).
         """
         structures = list(structures)
         n_energies = sum(s.energy is not None for s in structures)
@@ -298,7 +308,8 @@ class Batch:
         Labels are not taken, since their meaning is not known here; files with labels go
         through :func:`pymlp.io.read`, which asks for keys and units.
 
-        :raises TypeError: if something else than ``Atoms`` comes
+        Raises:
+            TypeError: if something else than ``Atoms`` comes.
         """
         frames: list[Any] = [atoms] if hasattr(atoms, "get_positions") else list(atoms)
         structures = []
@@ -381,9 +392,12 @@ class Batch:
 
         The check for NaN is left out: this is the path of every step of a simulation.
 
-        :param positions: [A, 3] Å
-        :param cell: [B, 3, 3] Å; ``None`` keeps the cells
-        :raises ValueError: for a wrong shape
+        Args:
+            positions: [A, 3] Å.
+            cell: [B, 3, 3] Å; ``None`` keeps the cells.
+
+        Raises:
+            ValueError: for a wrong shape.
         """
         if positions.shape != self.positions.shape:
             raise ValueError(
@@ -404,7 +418,8 @@ class Batch:
 
         Energies stay float64: a total energy in float32 is off by millielectronvolts.
 
-        :raises TypeError: for a dtype other than float32 and float64
+        Raises:
+            TypeError: for a dtype other than float32 and float64.
         """
         if dtype not in (None, torch.float32, torch.float64):
             raise TypeError(f"dtype must be torch.float32 or torch.float64, got {dtype}")

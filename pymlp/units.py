@@ -13,7 +13,9 @@ from ase import units as _ase
 
 __all__ = [
     "BOHR",
+    "BOLTZMANN",
     "EV_TO_KCAL_MOL",
+    "FEMTOSECOND",
     "HARTREE",
     "KCAL_MOL",
     "KJ_MOL",
@@ -35,7 +37,7 @@ KJ_MOL = float(_ase.kJ / _ase.mol)
 #: kcal/mol per eV; also kcal/mol/Å per eV/Å. What reports print beside eV.
 EV_TO_KCAL_MOL = 1.0 / KCAL_MOL
 
-#: (kB in eV/K and the ASE time unit of 1 fs, for the molecular dynamics of tests and data.)
+#: eV/K, and one femtosecond in ASE's unit of time: for molecular dynamics.
 BOLTZMANN = float(_ase.kB)
 FEMTOSECOND = float(_ase.fs)
 
@@ -87,8 +89,11 @@ def _canonical(unit: str) -> str:
 def known_units(quantity: Quantity) -> tuple[str, ...]:
     """Return the names of the units of a quantity, the internal one first.
 
-    :param quantity: ``"energy"``, ``"length"``, ``"force"``, ``"stress"`` or ``"charge"``
-    :raises ValueError: for any other quantity
+    Args:
+        quantity: ``"energy"``, ``"length"``, ``"force"``, ``"stress"`` or ``"charge"``.
+
+    Raises:
+        ValueError: for any other quantity.
     """
     if quantity not in _TABLES:
         raise ValueError(f"quantity must be one of {sorted(_TABLES)}, got {quantity!r}")
@@ -101,11 +106,14 @@ def factor(unit: str, quantity: Quantity) -> float:
     >>> round(factor("Hartree/Bohr", "force"), 4)
     51.4221
 
-    :param unit: for instance ``"Hartree"``, ``"kcal/mol"``, ``"Bohr"``, ``"eV/Å"``; spelling in
-        ASCII (``"eV/Angstrom"``) and any capitals are understood
-    :param quantity: what is measured in that unit
-    :raises ValueError: for a unit that the quantity does not have
-    :raises TypeError: if ``unit`` is no string
+    Args:
+        unit: for instance ``"Hartree"``, ``"kcal/mol"``, ``"Bohr"``, ``"eV/Å"``; spelling in ASCII
+            (``"eV/Angstrom"``) and any capitals are understood.
+        quantity: what is measured in that unit.
+
+    Raises:
+        ValueError: for a unit that the quantity does not have.
+        TypeError: if ``unit`` is no string.
     """
     names = known_units(quantity)
     if not isinstance(unit, str):
@@ -120,8 +128,13 @@ def factor(unit: str, quantity: Quantity) -> float:
 def to_internal(value: _Value, unit: str, quantity: Quantity) -> _Value:
     """Convert a number, array or tensor from ``unit`` to eV, Å and their quotients.
 
-    :param value: anything that can be multiplied by a float; it is not changed in place
-    :raises ValueError: for a unit that the quantity does not have
+    Args:
+        value: anything that can be multiplied by a float; it is not changed in place.
+        unit: the unit it comes in.
+        quantity: what is measured.
+
+    Raises:
+        ValueError: for a unit that the quantity does not have.
     """
     return value * factor(unit, quantity)  # type: ignore[operator, return-value]
 
@@ -129,6 +142,12 @@ def to_internal(value: _Value, unit: str, quantity: Quantity) -> _Value:
 def from_internal(value: _Value, unit: str, quantity: Quantity) -> _Value:
     """Convert a number, array or tensor from eV, Å and their quotients to ``unit``.
 
-    :raises ValueError: for a unit that the quantity does not have
+    Args:
+        value: anything that can be multiplied by a float; it is not changed in place.
+        unit: the unit it is wanted in.
+        quantity: what is measured.
+
+    Raises:
+        ValueError: for a unit that the quantity does not have.
     """
     return value * (1.0 / factor(unit, quantity))  # type: ignore[operator, return-value]

@@ -48,9 +48,13 @@ struct NeighborPair {
 template <class T>
 struct AngleParameters {
   T cos_shift, sin_shift;  // of theta_s
-  T zeta;
-  Exponent<T> zeta_minus_one;
+  Exponent<T> zeta, zeta_minus_one;
 };
+
+template <class T>
+PYMLP_INLINE AngleParameters<T> make_angle_parameters(T zeta, T cos_shift, T sin_shift) {
+  return {cos_shift, sin_shift, make_exponent(zeta), make_exponent(zeta - T(1))};
+}
 
 template <class N>
 struct Angle {
@@ -64,14 +68,40 @@ PYMLP_INLINE Angle<N> make_angle(N cosine) {
   return {cosine, sine, cosine / sine};
 }
 
-// A and dA/dc. 2^(1-zeta) (1 + x)^zeta = 2 ((1 + x) / 2)^zeta cannot overflow.
+// 1/2 (1 + cos(theta - theta_s)); A = 2 of it to the power zeta, which cannot overflow.
+template <class N>
+PYMLP_INLINE N angle_base(Angle<N> a, AngleParameters<Scalar<N>> p) {
+  using T = Scalar<N>;
+  return a.cos * (T(0.5) * p.cos_shift) + (a.sin * (T(0.5) * p.sin_shift) + T(0.5));
+}
+
+// A for n parameter sets of one zeta.
+template <int n, class N>
+PYMLP_INLINE void angle_values(Angle<N> a, const AngleParameters<Scalar<N>>* p, N (&value)[n]) {
+  for (int i = 0; i < n; ++i) value[i] = angle_base(a, p[i]);
+  powers(value, p[0].zeta);
+  for (int i = 0; i < n; ++i) value[i] = value[i] * Scalar<N>(2);
+}
+
+// A and dA/dc for n parameter sets of one zeta.
+template <int n, class N>
+PYMLP_INLINE void angle_factors(Angle<N> a, const AngleParameters<Scalar<N>>* p, N (&value)[n],
+                                N (&slope)[n]) {
+  using T = Scalar<N>;
+  for (int i = 0; i < n; ++i) value[i] = slope[i] = angle_base(a, p[i]);
+  powers(slope, p[0].zeta_minus_one);
+  for (int i = 0; i < n; ++i) {
+    const T zeta = p[i].zeta.value;
+    value[i] = T(2) * value[i] * slope[i];
+    slope[i] = slope[i] * (zeta * p[i].cos_shift - a.cotangent * (zeta * p[i].sin_shift));
+  }
+}
+
 template <class N>
 PYMLP_INLINE ValueSlope<N> angle_factor(Angle<N> a, AngleParameters<Scalar<N>> p) {
-  using T = Scalar<N>;
-  const N cos_shifted = a.cos * p.cos_shift + a.sin * p.sin_shift;
-  const N half = T(0.5) * cos_shifted + T(0.5);
-  const N below = power(half, p.zeta_minus_one);
-  return {T(2) * below * half, below * (p.cos_shift - a.cotangent * p.sin_shift) * p.zeta};
+  N value[1], slope[1];
+  angle_factors(a, &p, value, slope);
+  return {value[0], slope[0]};
 }
 
 // --- distance factor ------------------------------------------------------------------------------
@@ -105,9 +135,9 @@ struct Ani {
   template <class N>
   PYMLP_INLINE ValueSlope<N> distance_factor(N q, DistanceParameters<T> p) const {
     const N difference = q - p.shift;
-    const N scaled = difference * p.eta;
-    const N value = exponential(-(scaled * difference));
-    return {value, T(-2) * scaled * value};
+    const N scaled = difference * -p.eta;
+    const N value = exponential(scaled * difference);
+    return {value, T(2) * scaled * value};
   }
 };
 
@@ -152,8 +182,8 @@ struct BehlerParrinello {
 
   template <class N>
   PYMLP_INLINE ValueSlope<N> distance_factor(N q, DistanceParameters<T> p) const {
-    const N value = exponential(-(q * p.eta));
-    return {value, -(value * p.eta)};
+    const N value = exponential(q * -p.eta);
+    return {value, value * -p.eta};
   }
 
  private:

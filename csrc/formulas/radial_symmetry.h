@@ -14,9 +14,9 @@ template <class N, class Parameter>
 PYMLP_INLINE ValueSlope<N> radial_symmetry(N r, ValueSlope<N> fc, Parameter eta, Parameter shift) {
   using T = Scalar<N>;
   const N difference = r - shift;
-  const N scaled = difference * eta;
-  const N gaussian = exponential(-(scaled * difference));
-  return {gaussian * fc.value, gaussian * (fc.slope - T(2) * scaled * fc.value)};
+  const N scaled = difference * -eta;
+  const N gaussian = exponential(scaled * difference);
+  return {gaussian * fc.value, gaussian * (fc.slope + T(2) * scaled * fc.value)};
 }
 
 }  // namespace pymlp::inline PYMLP_SIMD

@@ -124,7 +124,7 @@ struct Polynomials<float> {
   static constexpr float cos_pi[] = {0.99999999977915f, -4.9348021369289f,  4.0587091547631f,
                                      -1.3352119493906f, 0.23493706859509f, -0.024395932097550f};
   static constexpr float log2e = 1.44269504f, ln2_high = 0.693359375f, ln2_low = -2.12194440e-4f;
-  static constexpr float lowest = -86.0f, highest = 88.0f;
+  static constexpr float lowest = -86.0f;
   static constexpr float magic = 12582912.0f;  // 1.5 * 2^23: adding it rounds to a whole number
   static constexpr int mantissa_bits = 23, log_terms = 5;
   static constexpr int32_t one = 0x3f800000, root_half = 0x3f3504f3;
@@ -163,18 +163,19 @@ struct Polynomials<double> {
                                       -1.3435212950953200672e-7};
   static constexpr double log2e = 1.4426950408889634074, ln2_high = 6.93147180369123816490e-01,
                           ln2_low = 1.90821492927058770002e-10;
-  static constexpr double lowest = -707.0, highest = 709.0;
+  static constexpr double lowest = -707.0;
   static constexpr double magic = 6755399441055744.0;  // 1.5 * 2^52
   static constexpr int mantissa_bits = 52, log_terms = 11;
   static constexpr int64_t one = 0x3ff0000000000000, root_half = 0x3fe6a09e667f3bcd;
 };
 
-// exp(x) for any x; below `lowest` (-86, -707) it stays at the value there, 4e-38 or 1e-307.
+// exp(x) for x up to 88 or 709 (above: no meaning; no formula here has x > 1). Below `lowest`, -86 or
+// -707, it stays at the value there, 4e-38 or 1e-307.
 template <class T>
 PYMLP_INLINE Lanes<T> exponential(Lanes<T> x) {
   using P = Polynomials<T>;
   using Bits = typename LaneTypes<T>::IntegerVector;
-  x = minimum(maximum(x, P::lowest), P::highest);
+  x = maximum(x, P::lowest);
   const Lanes<T> rounded = x * P::log2e + P::magic;  // its low mantissa bits are the whole number
   const Lanes<T> n = rounded - P::magic;
   const Lanes<T> r = (x - n * P::ln2_high) - n * P::ln2_low;

@@ -98,25 +98,41 @@ PYMLP_INLINE Exponent<T> make_exponent(T value) {
   return {value, T(whole) == value ? whole : -1};
 }
 
-// x^e for x >= 0: repeated squaring for whole exponents (exact derivatives also at x = 0), otherwise
-// exp(e log x).
+// x^e in place, for n numbers x >= 0 at a time, which hides the latency of the products and shares
+// the look at the exponent: repeated squaring for whole exponents (exact derivatives also at x = 0),
+// otherwise exp(e log x).
+template <int n, class N>
+PYMLP_INLINE void powers(N (&x)[n], Exponent<Scalar<N>> e) {
+  using T = Scalar<N>;
+  if (e.whole < 0) {
+    for (int i = 0; i < n; ++i) {
+      x[i] = exponential(logarithm(maximum(x[i], Limits<T>::tiny)) * e.value);
+    }
+    return;
+  }
+  if (e.whole == 0) {
+    for (int i = 0; i < n; ++i) x[i] = N(T(1));
+    return;
+  }
+  int bits = e.whole;
+  for (; (bits & 1) == 0; bits >>= 1) {
+    for (int i = 0; i < n; ++i) x[i] = x[i] * x[i];
+  }
+  N square[n];
+  for (int i = 0; i < n; ++i) square[i] = x[i];
+  for (bits >>= 1; bits > 0; bits >>= 1) {
+    for (int i = 0; i < n; ++i) square[i] = square[i] * square[i];
+    if (bits & 1) {
+      for (int i = 0; i < n; ++i) x[i] = x[i] * square[i];
+    }
+  }
+}
+
 template <class N>
 PYMLP_INLINE N power(N x, Exponent<Scalar<N>> e) {
-  if (e.whole < 0) {
-    return exponential(logarithm(maximum(x, Limits<Scalar<N>>::tiny)) * e.value);
-  }
-  if (e.whole == 0) return N(Scalar<N>(1));
-  int n = e.whole;
-  while ((n & 1) == 0) {
-    x = x * x;
-    n >>= 1;
-  }
-  N result = x;
-  for (n >>= 1; n > 0; n >>= 1) {
-    x = x * x;
-    if (n & 1) result = result * x;
-  }
-  return result;
+  N one[1] = {x};
+  powers(one, e);
+  return one[0];
 }
 
 }  // namespace pymlp::inline PYMLP_SIMD

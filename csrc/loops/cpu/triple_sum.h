@@ -4,6 +4,8 @@
 // feature is a dot product of two of these columns. Backward walks the same tile in reverse order.
 #pragma once
 
+#include <type_traits>
+
 #include "staging.h"
 
 namespace pymlp::inline PYMLP_SIMD {
@@ -25,6 +27,7 @@ struct AngularTable {
     n_features = tables.n_angular;
     distances = arena.take<DistanceParameters<T>>(n_distances);
     angles = arena.take<AngleParameters<T>>(n_angles);
+    alike_ = arena.take<int32_t>(n_angles);
     first = arena.take<int32_t>(n_distances + 1);
     angle_of = arena.take<int32_t>(n_features);
     distance_of = arena.take<int32_t>(n_features);
@@ -35,7 +38,14 @@ struct AngularTable {
     }
     for (int64_t a = 0; a < n_angles; ++a) {
       const T* row = tables.angles + 3 * a;
-      angles[a] = {row[1], row[2], row[0], make_exponent(row[0] - T(1))};
+      angles[a] = make_angle_parameters(row[0], row[1], row[2]);
+    }
+    for (int64_t a = 0; a < n_angles; ++a) {
+      int32_t alike = 1;
+      while (alike < 4 && a + alike < n_angles && angles[a + alike].zeta.value == angles[a].zeta.value) {
+        ++alike;
+      }
+      alike_[a] = alike;
     }
     std::fill(first, first + n_distances + 1, 0);
     for (int64_t s = 0; s < n_features; ++s) {
@@ -49,7 +59,26 @@ struct AngularTable {
       product = product && distance_of[s] == s / n_angles && angle_of[s] == s % n_angles;
     }
   }
+  // Calls body(a, n) for all angle factors, n = 4, 2 or 1 of the same zeta at a time.
+  template <class Body>
+  PYMLP_INLINE void for_each_angle(Body body) const {
+    for (int64_t a = 0; a < n_angles;) {
+      if (alike_[a] == 4) {
+        body(a, std::integral_constant<int, 4>());
+        a += 4;
+      } else if (alike_[a] >= 2) {
+        body(a, std::integral_constant<int, 2>());
+        a += 2;
+      } else {
+        body(a, std::integral_constant<int, 1>());
+        a += 1;
+      }
+    }
+  }
   int64_t n_real() const { return first[n_distances]; }  // without the padding of the set
+
+ private:
+  int32_t* alike_ = nullptr;  // [Z] how many angles from here on have the same zeta, at most 4
 };
 
 template <class Formula, class N>
@@ -160,6 +189,8 @@ class TripleSum {
                      Flush flush) {
     if (!has_triples(s, p, q)) return;
     n_rows_ = tile_ = 0;
+    // A triple is symmetric in j and k: few long rows fill more lanes than many short ones.
+    if (s.channels[p + 1] - s.channels[p] > s.channels[q + 1] - s.channels[q]) std::swap(p, q);
     const int64_t end = s.channels[q + 1];
     for (int64_t j = s.channels[p]; j < s.channels[p + 1]; ++j) {
       const Neighbor<N> first = s.neighbors.broadcast(j);
@@ -197,9 +228,11 @@ class TripleSum {
   void sum_features(const Formula& formula, const AngularTable<T>& table, bool fresh, T* out) {
     for (int64_t t = 0; t < tile_; t += kLanes) {
       const Angle<N> angle = make_angle(cosine_.load(t));
-      for (int64_t a = 0; a < table.n_angles; ++a) {
-        angle_value_.store(a * kTile + t, angle_factor(angle, table.angles[a]).value);
-      }
+      table.for_each_angle([&]<int n>(int64_t a, std::integral_constant<int, n>) {
+        N value[n];
+        angle_values(angle, table.angles + a, value);
+        for (int i = 0; i < n; ++i) angle_value_.store((a + i) * kTile + t, value[i]);
+      });
       const N q = distance_.load(t), w = weight_.load(t);
       for (int64_t d = 0; d < table.n_distances; ++d) {
         distance_value_.store(d * kTile + t,
@@ -255,11 +288,14 @@ class TripleSum {
   PYMLP_INLINE void factors_and_slopes(const Formula& formula, const AngularTable<T>& table,
                                        int64_t t, int64_t at) {
     const Angle<N> angle = make_angle(cosine_.load(t));
-    for (int64_t a = 0; a < table.n_angles; ++a) {
-      const auto factor = angle_factor(angle, table.angles[a]);
-      angle_value_.store(a * stride + at, factor.value);
-      angle_slope_.store(a * stride + at, factor.slope);
-    }
+    table.for_each_angle([&]<int n>(int64_t a, std::integral_constant<int, n>) {
+      N value[n], slope[n];
+      angle_factors(angle, table.angles + a, value, slope);
+      for (int i = 0; i < n; ++i) {
+        angle_value_.store((a + i) * stride + at, value[i]);
+        angle_slope_.store((a + i) * stride + at, slope[i]);
+      }
+    });
     const N q = distance_.load(t);
     for (int64_t d = 0; d < table.n_distances; ++d) {
       const auto factor = formula.distance_factor(q, table.distances[d]);

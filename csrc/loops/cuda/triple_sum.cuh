@@ -46,7 +46,7 @@ __device__ __forceinline__ void load_angular_parameters(const SymmetryTables<T>&
   if (tables.n_angular > 0) {
     for (int a = thread; a < static_cast<int>(tables.n_angles); a += n) {
       const T* row = tables.angles + 3 * a;
-      angles[a] = {row[1], row[2], row[0], make_exponent(row[0] - T(1))};
+      angles[a] = make_angle_parameters(row[0], row[1], row[2]);
     }
     for (int d = thread; d < static_cast<int>(tables.n_distances); d += n) {
       distances[d] = {tables.distances[2 * d], tables.distances[2 * d + 1]};

@@ -38,6 +38,30 @@ STABLE_TORCH_LIBRARY(pymlp, m) {
   define_descriptor(m, "behler_parrinello", neighborhoods + tables + "bool jk_factors");
   define_descriptor(m, "ani", neighborhoods + tables + "float cos_scale");
 
-  m.def("all_pairs(Tensor positions, Tensor structure_offsets, float cutoff) -> "
-        "(Tensor pair_offsets, Tensor centers, Tensor neighbors)");
+  // A row for each pair, not for each centre: [P, 4] in the place of [A, F]. DeepPot-SE beyond it
+  // has other shapes: embedding [P, M] (row pair_rows[p] belongs to pair p) and environment [P, 4]
+  // in, D [A, M * n_axis] out; the table holds [kinds, intervals, 6, M] coefficients.
+  define_descriptor(m, "environment_matrix",
+                    "float switch_start, float cutoff, int switch_function");
+  const std::string contraction =
+      "Tensor embedding, Tensor environment, Tensor pair_offsets, Tensor pair_rows, int n_axis) "
+      "-> ";
+  const std::string table =
+      "Tensor environment, Tensor pair_offsets, Tensor pair_kinds, Tensor table, float first, "
+      "float width, int n_functions, int n_axis) -> Tensor";
+  for (const std::string& schema :
+       {"deep_pot_se(" + contraction + "Tensor",
+        "deep_pot_se_backward(Tensor grad_output, " + contraction +
+            "(Tensor grad_embedding, Tensor grad_environment)",
+        "deep_pot_se_double_backward(Tensor grad_grad_embedding, Tensor grad_grad_environment, "
+        "Tensor grad_output, " +
+            contraction +
+            "(Tensor grad_grad_output, Tensor grad_embedding, Tensor grad_environment)",
+        "deep_pot_se_table(" + table, "deep_pot_se_table_backward(Tensor grad_output, " + table}) {
+    m.def(schema.c_str());
+  }
+
+  m.def(
+      "all_pairs(Tensor positions, Tensor structure_offsets, float cutoff) -> "
+      "(Tensor pair_offsets, Tensor centers, Tensor neighbors)");
 }

@@ -45,15 +45,17 @@ inline void require_shape(const Tensor& tensor, const char* name,
   require(same, name, ": expected shape ", expected, ", got ", shape_of(tensor));
 }
 
-inline void require_like(const Tensor& tensor, const char* name, const Tensor& reference) {
-  require(tensor.scalar_type() == reference.scalar_type(), name,
-          ": expected the dtype of displacements");
-  require(tensor.device() == reference.device(), name, ": expected the device of displacements");
+inline void require_like(const Tensor& tensor, const char* name, const Tensor& reference,
+                         const char* reference_name = "displacements") {
+  require(tensor.scalar_type() == reference.scalar_type(), name, ": expected the dtype of ",
+          reference_name);
+  require(tensor.device() == reference.device(), name, ": expected the device of ", reference_name);
 }
 
-inline void require_index(const Tensor& tensor, const char* name, const Tensor& reference) {
+inline void require_index(const Tensor& tensor, const char* name, const Tensor& reference,
+                          const char* reference_name = "displacements") {
   require(tensor.scalar_type() == ScalarType::Long, name, ": expected dtype int64");
-  require(tensor.device() == reference.device(), name, ": expected the device of displacements");
+  require(tensor.device() == reference.device(), name, ": expected the device of ", reference_name);
 }
 
 inline void require_float(const Tensor& tensor, const char* name) {
@@ -72,7 +74,8 @@ inline void check_pair_search(const Tensor& positions, const Tensor& structure_o
   require(structure_offsets.device() == positions.device(),
           "structure_offsets: expected the device of positions");
   require(cutoff > 0, "cutoff: expected a positive length or infinity, got ", cutoff);
-  require(structure_offsets.size(0) > 0, "structure_offsets: expected B + 1 >= 1 elements, got none");
+  require(structure_offsets.size(0) > 0,
+          "structure_offsets: expected B + 1 >= 1 elements, got none");
 }
 
 // An uninitialised tensor of the dtype and device of `like`.

@@ -5,14 +5,23 @@
 namespace pymlp {
 
 // Declared, not included: the kernels' headers belong to their own instruction sets.
-#define PYMLP_LEVEL(level)                                                               \
-  namespace level {                                                                      \
-  template <class T>                                                                     \
-  int64_t behler_parrinello(const SymmetryPass<T>&, Pass, int64_t, int64_t, std::byte*); \
-  template <class T>                                                                     \
-  int64_t ani(const SymmetryPass<T>&, Pass, int64_t, int64_t, std::byte*);               \
-  constexpr CpuKernels kernels{#level, behler_parrinello<float>, ani<float>,             \
-                               behler_parrinello<double>, ani<double>};                  \
+#define PYMLP_LEVEL(level)                                                                        \
+  namespace level {                                                                               \
+  template <class T>                                                                              \
+  int64_t behler_parrinello(const SymmetryPass<T>&, Pass, int64_t, int64_t, std::byte*);          \
+  template <class T>                                                                              \
+  int64_t ani(const SymmetryPass<T>&, Pass, int64_t, int64_t, std::byte*);                        \
+  template <class T>                                                                              \
+  void environment_matrix(const EnvironmentPass<T>&, Pass, int64_t, int64_t);                     \
+  template <class T>                                                                              \
+  int64_t contraction(const ContractionPass<T>&, Pass, int64_t, int64_t, std::byte*);             \
+  template <class T>                                                                              \
+  int64_t tabulated(const TablePass<T>&, Pass, int64_t, int64_t, std::byte*);                     \
+  template <class T>                                                                              \
+  constexpr DeepPotSeKernels<T> deep_pot_se{environment_matrix<T>, contraction<T>, tabulated<T>}; \
+  constexpr CpuKernels kernels{                                                                   \
+      #level,      behler_parrinello<float>, ani<float>,         behler_parrinello<double>,       \
+      ani<double>, deep_pot_se<float>,       deep_pot_se<double>};                                \
   }
 PYMLP_LEVEL(baseline)
 #ifdef PYMLP_HAVE_AVX2

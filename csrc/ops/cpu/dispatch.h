@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "../../loops/deep_pot_se.h"
 #include "../../loops/neighborhood.h"
 
 namespace pymlp {
@@ -14,10 +15,30 @@ template <class T>
 using SymmetryKernel = int64_t (*)(const SymmetryPass<T>&, Pass, int64_t begin, int64_t end,
                                    std::byte* scratch);
 
+// Kernels of DeepPot-SE; the environment matrix runs over pairs and needs no scratch memory.
+template <class T>
+struct DeepPotSeKernels {
+  void (*environment_matrix)(const EnvironmentPass<T>&, Pass, int64_t begin, int64_t end);
+  int64_t (*contraction)(const ContractionPass<T>&, Pass, int64_t begin, int64_t end,
+                         std::byte* scratch);
+  int64_t (*tabulated)(const TablePass<T>&, Pass, int64_t begin, int64_t end, std::byte* scratch);
+};
+
 struct CpuKernels {
   const char* level;
   SymmetryKernel<float> behler_parrinello_float, ani_float;
   SymmetryKernel<double> behler_parrinello_double, ani_double;
+  DeepPotSeKernels<float> deep_pot_se_float;
+  DeepPotSeKernels<double> deep_pot_se_double;
+
+  template <class T>
+  const DeepPotSeKernels<T>& deep_pot_se() const {
+    if constexpr (sizeof(T) == 4) {
+      return deep_pot_se_float;
+    } else {
+      return deep_pot_se_double;
+    }
+  }
 };
 
 // The best level that this machine runs; the environment variable PYMLP_SIMD_LEVEL asks for a lower

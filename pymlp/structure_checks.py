@@ -30,8 +30,8 @@ SYMBOLS: tuple[str, ...] = tuple(_TABLE.split())
 MAX_ATOMIC_NUMBER = len(SYMBOLS) - 1
 _NUMBERS = {symbol: number for number, symbol in enumerate(SYMBOLS) if number}
 
-# A cell whose periodic vectors span less than this share of the product of their lengths is flat.
-_SINGULAR_CELL = 1e-8
+# Cell vectors whose directions depend on each other to this degree span no cell.
+_SINGULAR_CELL = 1e-6
 
 
 def atomic_number(symbol: str) -> int:
@@ -95,13 +95,13 @@ def check_finite(tensor: Tensor, name: str, what: str = "row") -> None:
 def check_cells(cell: Tensor, pbc: Tensor) -> None:
     """Refuse cells whose periodic vectors are zero or linearly dependent."""
     cell, pbc = cell.detach().to("cpu", torch.float64), pbc.cpu()
-    # Vectors that are not periodic count as orthogonal to all others: a unit matrix in their place
-    # leaves the Gram determinant, the square of what the periodic vectors span, unchanged.
     vectors = torch.where(pbc[:, :, None], cell, torch.zeros_like(cell))
-    gram = vectors @ vectors.transpose(1, 2) + torch.diag_embed((~pbc).to(cell.dtype))
-    lengths = torch.where(pbc, vectors.norm(dim=2), torch.ones_like(vectors[:, :, 0]))
-    spanned = torch.linalg.det(gram).clamp(min=0).sqrt()
-    flat = ~(spanned > _SINGULAR_CELL * lengths.prod(dim=1))
+    lengths = vectors.norm(dim=2, keepdim=True)
+    # k independent directions have k singular values above zero; rows of zeros add zeros.
+    values = torch.linalg.svdvals(vectors / lengths.clamp(min=1e-300))
+    n_periodic = pbc.sum(dim=1)
+    smallest = values.gather(1, (n_periodic - 1).clamp(min=0)[:, None])[:, 0]
+    flat = (n_periodic > 0) & ~(smallest > _SINGULAR_CELL)
     if bool(flat.any()):
         index = int(flat.nonzero()[0])
         bad = cell[index][pbc[index]]

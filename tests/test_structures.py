@@ -203,6 +203,20 @@ def test_bad_arrays_are_refused(
         Batch.from_arrays(*arguments)  # type: ignore[arg-type]
 
 
+@given(st.integers(0, 10**6), st.integers(1, 3), st.floats(-3, 6))
+def test_cells_of_any_size_are_sound_unless_flat(seed: int, n_periodic: int, power: float) -> None:
+    generator = np.random.default_rng(seed)
+    pbc = np.isin(np.arange(3), generator.permutation(3)[:n_periodic])
+    cell = (np.linalg.qr(generator.normal(size=(3, 3)))[0] + 0.3 * np.eye(3)) * 10**power
+    cell[~pbc] = 0
+    assert Batch.from_arrays([1], np.zeros((1, 3)), cell, pbc).periodic
+    first = int(np.flatnonzero(pbc)[0])
+    flat = cell.copy()
+    flat[first] = generator.normal(size=3 - (~pbc).sum() - 1) @ cell[pbc][1:]
+    with pytest.raises(ValueError, match="structure 1 is singular"):
+        Batch.from_arrays([1], np.zeros((2, 1, 3)), np.stack([cell, flat]), pbc)
+
+
 def test_bad_structures_are_refused() -> None:
     numbers, positions = torch.tensor([8, 1, 1]), torch.tensor(WATER)
     with pytest.raises(ValueError, match="energy must be finite"):

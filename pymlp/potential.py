@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import platform
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,6 +19,9 @@ from pymlp.networks import ElementGroups, ElementNetworks, group_by_element
 from pymlp.structures import Batch
 
 __all__ = ["Potential", "Prediction", "load"]
+
+#: Models of other kinds than descriptor and networks: what reads them, imported when one comes.
+OTHER_KINDS = {"Gaussian process": "pymlp.gpr_potential:GaussianProcessPotential"}
 
 
 @dataclass(frozen=True)
@@ -366,11 +370,12 @@ def load(directory: str | Path, device: torch.device | str = "cpu") -> Potential
             do not belong together.
     """
     description, tensors = model_files.read_model(directory)
-    if description.get("kind") == "Gaussian process":
-        from pymlp.gpr_potential import GaussianProcessPotential
-
+    other = OTHER_KINDS.get(description.get("kind", ""))
+    if other is not None:
+        module, _, name = other.partition(":")
+        kind = getattr(importlib.import_module(module), name)
         try:
-            return GaussianProcessPotential.from_description(description, tensors).to(device)
+            return kind.from_description(description, tensors).to(device)  # type: ignore[no-any-return]
         except ValueError as error:
             raise ValueError(f"{directory}/{model_files.DESCRIPTION}: {error}") from None
     try:

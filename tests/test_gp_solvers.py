@@ -144,13 +144,14 @@ def test_an_interrupted_fit_resumes(tmp_path: Path) -> None:
     path = tmp_path / "fit" / "weights.safetensors"
     options = {"components": 1, "checkpoint_every": 1}
     first = process_of("concatenated")
-    cut = first.fit(
-        train,
-        optimize=False,
-        method="cg",
-        options=SolverOptions(tolerance=1e-9, max_iterations=60, **options),
-        checkpoint=path,
-    )
+    with pytest.warns(RuntimeWarning, match="stopped after 60 iterations"):
+        cut = first.fit(
+            train,
+            optimize=False,
+            method="cg",
+            options=SolverOptions(tolerance=1e-9, max_iterations=60, **options),
+            checkpoint=path,
+        )
     assert not cut.converged
     assert path.exists()
     resumed, fresh = process_of("concatenated"), process_of("concatenated")

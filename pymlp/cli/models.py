@@ -135,19 +135,12 @@ def info(
     target = meta.get("target", {})
     kind = {"delta": "difference of two levels of theory (Δ)", "total": "total energy"}
     table = Table(box=None, show_header=False)
-    network = description["networks"][0]
-    parameters = sum(p.numel() for p in potential.networks.parameters())
     rows = [
         ("model", f"{description['kind']}, format {description['format']}"),
         ("elements", " ".join(description["elements"])),
         ("units", ", ".join(f"{k} {v}" for k, v in description["units"].items())),
         ("descriptor", f"{description['descriptor'].get('family')}: {potential.descriptor}"),
-        (
-            "networks",
-            f"{potential.n_networks} x {network['n_features']}-"
-            f"{'-'.join(str(w) for w in network['hidden'])}-1 {network['activation']} per element, "
-            f"{parameters} weights, {description['dtype']}",
-        ),
+        _regressor(description, potential),
         ("target", kind.get(target.get("kind", ""), "not recorded")),
     ]
     if target.get("energy"):
@@ -167,3 +160,22 @@ def info(
     for name, value in rows:
         table.add_row(name, value)
     Console(markup=False, emoji=False).print(table)
+
+
+def _regressor(description: Any, potential: Any) -> tuple[str, str]:
+    """What makes energies of features: networks, or a Gaussian process."""
+    if "gaussian_process" in description:
+        process = potential.process
+        fit, covariance = process.report, process.hyperparameters.covariance
+        text = f"{covariance}, {fit.observations} observations by {fit.method}"
+        if fit.permutations > 1:
+            text += f", {fit.permutations} permutations of equivalent atoms"
+        without = "" if process.posterior is not None else "; saved without standard deviations"
+        return "Gaussian process", text + without
+    network = description["networks"][0]
+    parameters = sum(p.numel() for p in potential.networks.parameters())
+    layers = "-".join(str(w) for w in network["hidden"])
+    return "networks", (
+        f"{potential.n_networks} x {network['n_features']}-{layers}-1 {network['activation']} "
+        f"per element, {parameters} weights, {description['dtype']}"
+    )

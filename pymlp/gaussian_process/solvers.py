@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -188,6 +189,13 @@ def _conjugate_gradients(
     report.iterations = solution.iterations
     report.residual = solution.residual
     report.converged = solution.converged
+    if not solution.converged:
+        warnings.warn(
+            f"conjugate gradients stopped after {solution.iterations} iterations at a relative "
+            f"residual of {solution.residual:.1e}: raise max_iterations, components or the noise",
+            RuntimeWarning,
+            stacklevel=2,
+        )
     report.inducing = len(preconditioner.inner)
     posterior = Posterior(chosen, preconditioner.inner, preconditioner.outer)
     return Result(training.groups, solution.weights, posterior)

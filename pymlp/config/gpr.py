@@ -1,0 +1,97 @@
+"""The kind "gpr" of run.yaml: ANI features with a Gaussian process."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from pymlp.config.kinds import Kind, register_kind
+from pymlp.config.models import AniDescriptor, PositiveFloat, RunConfig, Section
+
+__all__ = ["GaussianProcessRun", "GaussianProcessSection"]
+
+
+class GaussianProcessSection(Section):
+    """Gaussian process (eqs 15-29)."""
+
+    features: Literal["whole", "atomic"] = Field(
+        default="whole",
+        description="whole: one vector per structure (same atoms in all, in one order); atomic: "
+        "the GAP sum over atoms (eq 23), any structures",
+    )
+    covariance: Literal["rbf", "matern52", "rational_quadratic"] = Field(
+        default="rbf", description="rbf (eq 17), matern52 or rational_quadratic"
+    )
+    mean: Literal["zero", "constant", "linear"] = Field(
+        default="constant", description="zero, constant, or linear (energies per element)"
+    )
+    equivalent_atoms: bool = Field(
+        default=True, description="find permutations of like atoms and sum over them (whole)"
+    )
+    likelihood_structures: int = Field(
+        default=50, ge=1, description="random structures that hyperparameters are found with"
+    )
+    restarts: int = Field(default=0, ge=0, description="further starts of that search")
+    method: Literal["auto", "cholesky", "cg", "sparse"] = Field(
+        default="auto", description="auto: cholesky up to 10 000 observations, else cg; sparse"
+    )
+    tolerance: PositiveFloat = Field(default=1e-3, description="cg: relative residual")
+    components: int = Field(
+        default=4, ge=1, description="cg: derivatives per structure in the preconditioner"
+    )
+    checkpoint_every: int = Field(
+        default=10, ge=1, description="cg: iterations between checkpoints (for --resume)"
+    )
+    inducing: int = Field(default=1000, ge=1, description="sparse: inducing environments")
+    approximation: Literal["dtc", "fitc", "pitc"] = Field(
+        default="pitc", description="sparse: dtc, fitc or pitc"
+    )
+    selection: Literal["farthest", "cur", "random"] = Field(
+        default="farthest", description="sparse: farthest points, cur or random"
+    )
+    seed: int = Field(default=0, ge=0, description="of all random choices")
+    device: str = Field(default="cpu", description="cpu, cuda or cuda:n")
+    threads: int | None = Field(
+        default=None, ge=1, description="CPU threads; null: torch's default"
+    )
+
+
+class GaussianProcessRun(RunConfig):
+    """ANI features with a Gaussian process on energies and, where the data hold them, forces."""
+
+    kind: Literal["gpr"] = Field(description="ANI features + Gaussian process")
+    descriptor: AniDescriptor
+    gaussian_process: GaussianProcessSection = GaussianProcessSection()
+
+    @model_validator(mode="after")
+    def _whole_or_atomic(self) -> GaussianProcessRun:
+        section = self.gaussian_process
+        if section.method == "sparse" and section.features == "whole":
+            raise ValueError(
+                "gaussian_process.method: sparse has environments as inducing points; set "
+                "gaussian_process.features to atomic"
+            )
+        return self
+
+
+def _defaults() -> dict[str, Any]:
+    return {
+        "descriptor": {
+            "radial_shifts": [round(0.9 + 0.26875 * k, 5) for k in range(16)],
+            "angular_shifts": [0.9, 1.55, 2.2, 2.85],
+            "theta_shifts": [11.25 + 22.5 * k for k in range(8)],
+        }
+    }
+
+
+register_kind(
+    Kind(
+        name="gpr",
+        summary="ANI features + Gaussian process on energies and forces",
+        config=GaussianProcessRun,
+        defaults=_defaults,
+        trainer="pymlp.gpr_training:train",
+        descriptor="pymlp.training.build:ani",
+    )
+)

@@ -1,0 +1,223 @@
+"""A Gaussian process run from a configuration: data in; model, errors and figures out.
+
+The folder of a run holds what the folder of a network's run holds (``model.json``, weights,
+``run.yaml``, ``metrics.json``, ``parity.png``), ``log.txt`` with the progress of the fit, and
+while conjugate gradients run ``checkpoint.safetensors``.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pymlp import units
+from pymlp.atomic_files import atomic_writer
+from pymlp.config import kind_named, render
+from pymlp.config.gpr import GaussianProcessRun
+from pymlp.covariances import COVARIANCES
+from pymlp.evaluation import Evaluation, evaluate
+from pymlp.gaussian_process import (
+    AtomicInputs,
+    ConcatenatedInputs,
+    GaussianProcess,
+    SolverOptions,
+    StructureInputs,
+)
+from pymlp.gpr_potential import GaussianProcessPotential
+from pymlp.io import data_hash
+from pymlp.labelled_data import read_training_data, target_description
+from pymlp.permutations import find_permutations
+from pymlp.structures import Batch
+from pymlp.training.run import TrainingResult
+
+__all__ = ["train"]
+
+
+def train(
+    config: GaussianProcessRun,
+    directory: str | Path,
+    *,
+    resume: bool = False,
+    base: str | Path = ".",
+) -> TrainingResult:
+    """Fit what a configuration describes.
+
+    Args:
+        config: the run.
+        directory: folder to write; made if missing.
+        resume: go on with an interrupted run in ``directory``. A finished run is left as it is.
+        base: folder that the paths in the configuration are relative to.
+
+    Raises:
+        ValueError: for data that do not fit the configuration, a folder that holds another run,
+            a run that cannot be resumed with this configuration, a fit that needs more memory
+            than there is.
+        ArithmeticError: if no jitter makes the covariance matrix positive definite.
+    """
+    directory, base = Path(directory), Path(base)
+    section = config.gaussian_process
+    if section.threads is not None:
+        torch.set_num_threads(section.threads)
+    training, validation = read_training_data(config.data, base)
+    identity = {
+        "config": config.model_dump(mode="json", exclude={"data": {"train", "validation"}}),
+        "training_data": data_hash(training),
+        "validation_data": data_hash(validation),
+    }
+    _claim(directory, config, identity, resume)
+    started = time.perf_counter()
+    training = training.to(device=section.device, dtype=torch.float64)
+    process, permutations = _process(config, training)
+    log = directory / "log.txt"
+
+    def report(line: str) -> None:
+        with log.open("a", encoding="utf-8") as file:
+            file.write(f"{time.perf_counter() - started:9.1f} s  {line}\n")
+
+    checkpoint = directory / "checkpoint.safetensors"
+    fit = process.fit(
+        training,
+        method=section.method,
+        subset=section.likelihood_structures,
+        restarts=section.restarts,
+        options=SolverOptions(
+            tolerance=section.tolerance,
+            components=section.components,
+            checkpoint_every=section.checkpoint_every,
+            seed=section.seed,
+            sparse={
+                "inducing": section.inducing,
+                "approximation": section.approximation,
+                "selection": section.selection,
+                "seed": section.seed,
+            },
+        ),
+        checkpoint=checkpoint,
+        report=report,
+    )
+    seconds = time.perf_counter() - started
+    potential = GaussianProcessPotential(
+        process,
+        {
+            "target": target_description(config.data),
+            "data": {
+                "n_training": len(training),
+                "n_validation": len(validation),
+                "training_hash": identity["training_data"],
+                "validation_hash": identity["validation_data"],
+            },
+            "config": identity["config"],
+        },
+        uncertainty=False,
+    )
+    result = evaluate(potential, validation.to(device=section.device, dtype=torch.float64))
+    metrics = result.summary() | {"training_seconds": round(seconds, 1)}
+    potential.metadata["validation"] = metrics
+    potential.save(directory)
+    with atomic_writer(directory / "metrics.json") as file:
+        json.dump({**metrics, "fit": asdict(fit)}, file, indent=1)
+    checkpoint.unlink(missing_ok=True)
+    notes = [*training.info.get("notes", []), *_notes(process, permutations)]
+    return TrainingResult(directory, metrics, _figures(config, result, directory), notes)
+
+
+def _claim(
+    directory: Path, config: GaussianProcessRun, identity: dict[str, Any], resume: bool
+) -> None:
+    """Make the folder of the run, or make sure that it holds the run to resume."""
+    state = directory / "state.json"
+    if resume:
+        if not state.exists():
+            raise ValueError(f"{directory} holds no run to resume; leave out --resume to begin one")
+        if json.loads(state.read_text(encoding="utf-8")) != identity:
+            raise ValueError(
+                f"{directory} was begun with other settings or data and cannot be resumed; give "
+                f"the original configuration ({directory / 'run.yaml'}), or another folder "
+                "without --resume"
+            )
+        return
+    if state.exists() or (directory / "model.json").exists():
+        raise ValueError(
+            f"{directory} already holds a run; continue it with --resume, or choose another folder "
+            "with -o"
+        )
+    directory.mkdir(parents=True, exist_ok=True)
+    with atomic_writer(directory / "run.yaml") as file:
+        file.write(render(config, {"": ["The configuration that this run was trained with."]}))
+    with atomic_writer(state) as file:
+        json.dump(identity, file, indent=1)
+
+
+def _process(config: GaussianProcessRun, training: Batch) -> tuple[GaussianProcess, int]:
+    """The process of a configuration, and how many permutations of like atoms it sums over."""
+    section = config.gaussian_process
+    descriptor = kind_named(config.kind).build_descriptor(config).to(section.device)
+    inputs: StructureInputs
+    permutations = None
+    if section.features == "atomic":
+        inputs = AtomicInputs(descriptor)
+    else:
+        inputs = ConcatenatedInputs(descriptor)
+        lengths = set(training.lengths)
+        if section.equivalent_atoms and not training.periodic and len(lengths) == 1:
+            n_atoms = lengths.pop()
+            positions = training.positions.view(len(training), n_atoms, 3)
+            permutations = find_permutations(
+                training.numbers[:n_atoms], positions, seed=section.seed
+            )
+    process = GaussianProcess(
+        inputs,
+        COVARIANCES[section.covariance](),
+        mean=section.mean,
+        permutations=permutations,
+    )
+    return process, 1 if permutations is None else len(permutations)
+
+
+def _notes(process: GaussianProcess, permutations: int) -> list[str]:
+    """What the fit found, for people."""
+    kcal = units.EV_TO_KCAL_MOL
+    fit = process.report
+    values = ", ".join(f"{name} {value:.4g}" for name, value in fit.hyperparameters.items())
+    notes = [
+        f"{fit.structures} structures, {fit.observations} observations, {fit.method}",
+        f"hyperparameters (eV, Å): {values}",
+        f"gradient components without meaning: {fit.discarded_noise * kcal:.3f} kcal/mol/Å rms "
+        "(label noise that deflation removed)",
+    ]
+    if permutations > 1:
+        notes.append(f"{permutations} permutations of equivalent atoms")
+    if fit.iterations:
+        state = "converged" if fit.converged else "NOT converged"
+        notes.append(f"{fit.iterations} iterations, residual {fit.residual:.1e}, {state}")
+    if fit.jitter:
+        notes.append(f"jitter {fit.jitter:.1e} of the signal variance was needed")
+    return notes
+
+
+def _figures(config: GaussianProcessRun, result: Evaluation, directory: Path) -> list[Path]:
+    """The parity plot; none without matplotlib."""
+    try:
+        from pymlp.plotting import parity
+
+        kcal = units.EV_TO_KCAL_MOL
+        forces = None
+        if result.forces is not None and result.predicted_forces is not None:
+            forces = (
+                (result.forces * kcal).numpy(),
+                (result.predicted_forces * kcal).numpy(),
+            )
+        what = "Δ, " if config.data.target == "delta" else ""
+        energies = (
+            (result.energies * kcal).numpy(),
+            (result.predicted_energies * kcal).numpy(),
+        )
+        title = f"{config.kind}, {what}{len(result.energies)} validation structures"
+        return [parity(energies, forces, directory / "parity.png", title=title)]
+    except ImportError:
+        return []

@@ -13,6 +13,7 @@ from __future__ import annotations
 import fcntl
 import importlib.util
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -41,6 +42,12 @@ def program(name: str) -> str:
     if found is None:
         raise SystemExit(f"pymlp: no {name} found; run `pip install {name}`.")
     return found
+
+
+def call(what: str, command: list[str], environment: dict[str, str]) -> None:
+    """Run a step of the build; what it printed is the error message, not a Python traceback."""
+    if subprocess.run(command, env=environment, check=False).returncode != 0:
+        raise SystemExit(f"pymlp: {what} failed, see above. The command: {shlex.join(command)}")
 
 
 class CMakeBuild(build_ext):
@@ -72,9 +79,9 @@ class CMakeBuild(build_ext):
         ]
         with open(build / ".lock", "w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)  # two builds in one folder would corrupt each other
-            subprocess.run(configure, check=True, env=environment)
-            subprocess.run([cmake, "--build", str(build)], check=True, env=environment)
-            subprocess.run([cmake, "--install", str(build), "--prefix", str(prefix)], check=True)
+            call("configuring", configure, environment)
+            call("compiling", [cmake, "--build", str(build)], environment)
+            call("copying", [cmake, "--install", str(build), "--prefix", str(prefix)], environment)
 
     def get_outputs(self) -> list[str]:
         """None by name: CMake's install step puts the files where setuptools packs them from."""

@@ -111,10 +111,17 @@ def test_formulas_and_loops_use_the_vocabulary_of_numbers(file: Path) -> None:
 
 
 @pytest.mark.parametrize("file", [f for f in CPP_FILES if cpp_layer(f) == "formulas"], ids=relative)
-def test_formulas_have_no_loops_and_name_their_equation(file: Path) -> None:
+def test_formulas_name_their_equation_and_have_no_loops_over_data(file: Path) -> None:
     text = file.read_text()
-    assert not re.search(r"\b(?:for|while)\s*\(", without_comments(text))
     assert re.search(r"\beqs? \d", text.split("#pragma once")[0]), f"{relative(file)}: equation?"
+    code = without_comments(text)
+    assert not re.search(r"\bwhile\s*\(", code)
+    # Several factors at a time, as many as a template says, is no loop over data.
+    counts = set(re.findall(r"template <[^>]*\bint (\w+)", code))
+    loops = re.findall(r"\bfor\s*\(([^)]*)\)", code)
+    over = [re.fullmatch(r"int (\w+) = 0; \1 < (\w+); \+\+\1", loop) for loop in loops]
+    wrong = [loop for loop, m in zip(loops, over, strict=True) if m is None or m[2] not in counts]
+    assert not wrong, f"{relative(file)}: loops belong to loops/: {wrong}"
 
 
 # ---------------------------------------------------------------------------------------- Python

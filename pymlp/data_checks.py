@@ -6,6 +6,8 @@ Works on the raw content of the file, before anything refuses it, and reports ev
 from __future__ import annotations
 
 import hashlib
+import zipfile
+import zlib
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -194,7 +196,7 @@ def _npz_frames(path: Path, length_unit: str) -> Iterator[Frame]:
     try:
         with np.load(path, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
-    except (ValueError, OSError, EOFError, KeyError) as error:
+    except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(f"{path}: not a readable npz file ({error})") from None
     missing = [name for name in ("numbers", "coordinates") if name not in arrays]
     if missing:

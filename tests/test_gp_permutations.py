@@ -5,9 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 
-from pymlp.covariances import RBF
+from pymlp.covariances import RBF, Matern52
 from pymlp.descriptors import ANI
 from pymlp.gaussian_process import ConcatenatedInputs, GaussianProcess, InverseDistances
+from pymlp.gaussian_process.assembly import covariance_block
+from pymlp.gaussian_process.points import Points
+from pymlp.gaussian_process.prediction import multiply, sources_of
+from pymlp.gaussian_process.symmetry import character_basis
 from pymlp.permutations import close_group, find_permutations
 from pymlp.structures import Batch
 from tests.gp_oracle import molecules, springs
@@ -105,3 +109,62 @@ def test_predictions_are_invariant_and_better(kind: str, compression: float | No
 
     iterative.fit(train, optimize=False, method="cg", options=SolverOptions(tolerance=1e-10))
     torch.testing.assert_close(iterative.predict(new).energy, result.energy, rtol=0, atol=1e-7)
+
+
+@pytest.mark.parametrize("overlapping", [False, True])
+def test_characters_are_the_sum_over_images(overlapping: bool) -> None:
+    """Commuting exchanges as signs of blocks: blocks, products and gradients are unchanged."""
+    first = [1, 0, 3, 2, 4, 5, 6, 7]
+    second = [2, 3, 0, 1, 4, 5, 7, 6] if overlapping else [0, 1, 2, 3, 5, 4, 6, 7]
+    operations = close_group(torch.tensor([first, second]))
+    assert operations is not None
+    assert len(operations) == 4
+    basis = character_basis(operations)
+    assert basis is not None
+    rotation, characters = basis
+    eye = torch.eye(8, dtype=torch.float64)
+    matrix = rotation.forward(eye)
+    torch.testing.assert_close(matrix.mT @ matrix, eye)
+    torch.testing.assert_close(rotation.backward(matrix), eye)
+    generator = torch.Generator().manual_seed(0)
+
+    def points(n: int, r: int) -> Points:
+        features = torch.randn((n, 1, 8), generator=generator, dtype=torch.float64)
+        jacobian = torch.randn((n, 1, r, 8), generator=generator, dtype=torch.float64)
+        return Points(features, jacobian, symmetry=operations)
+
+    def rotated(item: Points) -> Points:
+        return Points(
+            rotation.forward(item.features),
+            rotation.forward(item.jacobian),
+            characters=characters,
+        )
+
+    left, right = points(4, 3), points(5, 2)
+    for covariance in (RBF(2.0), Matern52(2.5)):
+        plain = covariance_block(left, right, covariance.terms)
+        signs = covariance_block(rotated(left), rotated(right), covariance.terms)
+        torch.testing.assert_close(signs, plain, rtol=1e-12, atol=1e-12)
+        weights = torch.randn(right.n_rows, generator=generator, dtype=torch.float64)
+        product = multiply(rotated(left), sources_of([rotated(right)], weights), covariance)
+        torch.testing.assert_close(product, plain @ weights, rtol=1e-12, atol=1e-12)
+    assert character_basis(close_group(torch.tensor([[1, 2, 0]]))) is None
+
+
+def test_a_group_that_does_not_commute_goes_through_images() -> None:
+    """Three like atoms and all their permutations."""
+    numbers = torch.tensor([7, 1, 1, 1])
+    group = close_group(torch.tensor([[0, 2, 3, 1], [0, 2, 1, 3]]))
+    assert group is not None
+    assert len(group) == 6
+    positions = molecules(12).positions.view(12, 4, 3)
+    energies, forces = springs(positions)
+    train = Batch.from_arrays(numbers, positions, energies=energies, forces=forces)
+    process = GaussianProcess(InverseDistances(), RBF(2.0), permutations=group)
+    process.fit(train, optimize=False)
+    new = molecules(4, seed=3).positions.view(4, 4, 3)
+    results = [
+        process.predict(Batch.from_arrays(numbers, new[:, operation])).energy for operation in group
+    ]
+    for result in results:
+        torch.testing.assert_close(result, results[0], rtol=0, atol=1e-8)

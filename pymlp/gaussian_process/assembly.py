@@ -24,6 +24,7 @@ from torch import Tensor
 
 from pymlp.covariances import RadialTerms, squared_distances
 from pymlp.gaussian_process.points import Points, row_slices
+from pymlp.gaussian_process.symmetry import Characters
 
 __all__ = [
     "Blocks",
@@ -169,6 +170,9 @@ def add_tile(
 ) -> None:
     """Write or add the blocks between two small sets of points (no symmetry, no tiling)."""
     if len(rows.types) == 1 and rows.types == columns.types:
+        if columns.characters is not None:
+            _symmetric_structures(rows, columns, columns.characters, radial, target)
+            return
         _whole_structures(rows, columns, radial, target, accumulate)
         return
     if not accumulate:
@@ -214,6 +218,55 @@ def _whole_structures(
         torch.mm(flat, other.mT, out=plane)
         target.ff.mul_(a[:, None, :, None])
     target.ff.addcmul_((u_rows * b[:, None, :])[..., None], u_columns[:, None])
+
+
+def _symmetric_structures(
+    rows: Points, columns: Points, characters: Characters, radial: Radial, target: Blocks
+) -> None:
+    """`_whole_structures` summed over the images of the columns, products taken once."""
+    x, y = rows.features[:, 0], columns.features[:, 0]
+    lengths = x.square().sum(1)[:, None] + y.square().sum(1)
+    target.zero_()
+    k, a, b = [], [], []
+    for number, product in enumerate(characters.images(characters.products(x, y))):
+        if number == 0:  # the identity, which duplicates are found under
+            s = squared_distances(x, y)
+        else:
+            s = torch.add(lengths, product, alpha=-2.0).clamp_(min=0.0)
+        terms = radial(s)
+        k.append(terms.k)
+        a.append(terms.a)
+        b.append(terms.b)
+    if target.ee is not None:
+        target.ee.add_(torch.stack(k).sum(0))
+    u_rows, u_columns = [], []
+    if rows.jacobian is not None:
+        flat = rows.jacobian.flatten(0, 2)
+        own = torch.einsum("nrp,np->nr", rows.jacobian[:, 0], x)
+        for product in characters.images(characters.products(flat, y)):
+            u_rows.append(own[:, :, None] - product.unflatten(0, own.shape))
+            if target.fe is not None:
+                target.fe.sub_(a[len(u_rows) - 1][:, None, :] * u_rows[-1])
+    if columns.jacobian is not None:
+        other = columns.jacobian.flatten(0, 2)
+        own = torch.einsum("nrp,np->nr", columns.jacobian[:, 0], y)
+        for product in characters.images(characters.products(x, other)):
+            u_columns.append(own - product.unflatten(1, own.shape))
+            if target.ef is not None:
+                target.ef.sub_(a[len(u_columns) - 1][:, :, None] * u_columns[-1])
+    if target.ff is None:
+        return
+    parts = zip(
+        characters.blocks(a),
+        flat.split(characters.widths, 1),
+        other.split(characters.widths, 1),
+        strict=True,
+    )
+    for weight, left, right in parts:
+        product = (left @ right.mT).view(target.ff.shape)
+        target.ff.addcmul_(product, weight[:, None, :, None])
+    for b_image, u_row, u_column in zip(b, u_rows, u_columns, strict=True):
+        target.ff.addcmul_((u_row * b_image[:, None, :])[..., None], u_column[:, None])
 
 
 def _environment_sums(

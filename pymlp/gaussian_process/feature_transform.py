@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from pymlp.gaussian_process.points import Points
+from pymlp.gaussian_process.symmetry import Rotation
 
 __all__ = ["FeatureTransform", "spanning_basis"]
 
@@ -26,10 +27,12 @@ class FeatureTransform:
     Args:
         center: [p] raw features.
         matrix: [p, p'], a vector of weights [p], or None for the identity.
+        rotation: into the basis of a symmetry's characters, after a vector of weights or none.
     """
 
     center: Tensor
     matrix: Tensor | None = None
+    rotation: Rotation | None = None
 
     def features(self, raw: Tensor) -> Tensor:
         """[..., p] to [..., p']."""
@@ -37,12 +40,14 @@ class FeatureTransform:
 
     def jacobian(self, raw: Tensor) -> Tensor:
         """[..., p] to [..., p'], the linear part alone."""
-        if self.matrix is None:
-            return raw
-        return raw * self.matrix if self.matrix.dim() == 1 else raw @ self.matrix
+        if self.matrix is not None:
+            raw = raw * self.matrix if self.matrix.dim() == 1 else raw @ self.matrix
+        return raw if self.rotation is None else self.rotation.forward(raw)
 
     def gradient(self, gradient: Tensor) -> Tensor:
         """∂E/∂x [..., p'] to ∂E/∂g [..., p]."""
+        if self.rotation is not None:
+            gradient = self.rotation.backward(gradient)
         if self.matrix is None:
             return gradient
         return gradient * self.matrix if self.matrix.dim() == 1 else gradient @ self.matrix.mT
@@ -52,7 +57,8 @@ class FeatureTransform:
     ) -> FeatureTransform:
         """Moved or converted."""
         matrix = None if self.matrix is None else self.matrix.to(device=device, dtype=dtype)
-        return FeatureTransform(self.center.to(device=device, dtype=dtype), matrix)
+        rotation = None if self.rotation is None else self.rotation.to(device, dtype)
+        return FeatureTransform(self.center.to(device=device, dtype=dtype), matrix, rotation)
 
 
 def spanning_basis(

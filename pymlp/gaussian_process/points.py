@@ -17,6 +17,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from pymlp.gaussian_process.symmetry import Characters
+
 __all__ = ["Points", "concatenate_rows", "row_slices", "transformed"]
 
 
@@ -32,6 +34,8 @@ class Points:
         symmetry: a permutation group acting on the features of whole structures (E = 1), as
             indices [S, p] or orthogonal matrices [S, p, p]; the covariance is summed over the
             images of its second argument. None stands for the identity alone.
+        characters: the same for features in the basis of `symmetry.character_basis`, instead of
+            `symmetry`.
 
     Raises:
         ValueError: shapes disagree.
@@ -42,6 +46,7 @@ class Points:
     types: tuple[int, ...] = (0,)
     energies: bool = True
     symmetry: Tensor | None = None
+    characters: Characters | None = None
 
     def __post_init__(self) -> None:
         if self.features.dim() != 3 or self.features.shape[1] != len(self.types):
@@ -54,7 +59,7 @@ class Points:
             shape = tuple(self.jacobian.shape)
             if len(shape) != 4 or shape[:2] != (n, environments) or shape[3] != p:
                 raise ValueError(f"jacobian must be [{n}, {environments}, r, {p}], got {shape}")
-        if self.symmetry is not None and len(self.types) != 1:
+        if (self.symmetry is not None or self.characters is not None) and len(self.types) != 1:
             raise ValueError("symmetry is defined for whole-structure features (E = 1) only")
 
     def __len__(self) -> int:
@@ -91,7 +96,14 @@ class Points:
         if symmetry is not None:
             symmetry = symmetry.to(device) if symmetry.dim() == 2 else move(symmetry)
         features = self.features.to(device=device, dtype=dtype)
-        return replace(self, features=features, jacobian=move(self.jacobian), symmetry=symmetry)
+        characters = None if self.characters is None else self.characters.to(device, dtype)
+        return replace(
+            self,
+            features=features,
+            jacobian=move(self.jacobian),
+            symmetry=symmetry,
+            characters=characters,
+        )
 
     def image(self, operation: Tensor) -> Points:
         """The points transformed by one symmetry operation."""

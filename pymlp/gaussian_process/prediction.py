@@ -22,6 +22,7 @@ from torch import Tensor
 
 from pymlp.covariances import Covariance, squared_distances
 from pymlp.gaussian_process.points import Points, concatenate_rows, row_slices, transformed
+from pymlp.gaussian_process.symmetry import Characters
 
 __all__ = ["Sources", "evaluate", "matrix_product", "multiply", "sources_of"]
 
@@ -34,12 +35,15 @@ class Sources(NamedTuple):
     x: Tensor  # [M, p] features g_j
     z: Tensor  # [M, p] derivative weights J_jᵀ α_F,j
     alpha: Tensor  # [M] energy weights
+    characters: Characters | None = None  # of a symmetry that is summed over
 
     def to(
         self, device: torch.device | str | None = None, dtype: torch.dtype | None = None
     ) -> Sources:
         """All tensors moved or converted."""
-        return Sources(*(tensor.to(device=device, dtype=dtype) for tensor in self))
+        tensors = (tensor.to(device=device, dtype=dtype) for tensor in self[:3])
+        characters = None if self.characters is None else self.characters.to(device, dtype)
+        return Sources(*tensors, characters)
 
 
 def sources_of(groups: list[Points], weights: Tensor) -> dict[int, Sources]:
@@ -66,13 +70,19 @@ def sources_of(groups: list[Points], weights: Tensor) -> dict[int, Sources]:
             x_kind, z_kind = points.features[:, index].flatten(0, 1), z[:, index].flatten(0, 1)
             alpha = energies.repeat_interleave(len(x_kind) // len(points))
             if points.symmetry is None:
-                parts.setdefault(kind, []).append(Sources(x_kind, z_kind, alpha))
+                one = Sources(x_kind, z_kind, alpha, points.characters)
+                parts.setdefault(kind, []).append(one)
                 continue
             for operation in points.symmetry:
                 images = (transformed(item, operation) for item in (x_kind, z_kind))
                 parts.setdefault(kind, []).append(Sources(*images, alpha))
     return {
-        kind: Sources(*(torch.cat(tensors) for tensors in zip(*several, strict=True)))
+        kind: Sources(
+            torch.cat([item.x for item in several]),
+            torch.cat([item.z for item in several]),
+            torch.cat([item.alpha for item in several]),
+            several[0].characters,
+        )
         for kind, several in parts.items()
     }
 
@@ -105,6 +115,16 @@ def evaluate(
         for first in range(0, sources.x.shape[0], columns):
             some = slice(first, first + columns)
             y, z = sources.x[some], sources.z[some]
+            if sources.characters is not None:
+                slope = None if gradients is None else gradients[part]
+                energies[part] += _symmetric_tile(
+                    queries,
+                    Sources(y, z, sources.alpha[some], sources.characters),
+                    own[some],
+                    covariance,
+                    slope,
+                )
+                continue
             w = torch.addmm(own[None, some], queries, z.mT, beta=-1.0)
             e, a, c = covariance.contract(squared_distances(queries, y), w, sources.alpha[some])
             energies[part] += e
@@ -112,6 +132,50 @@ def evaluate(
                 gradients[part].addmm_(a, z).addmm_(c, y)
                 gradients[part].addcmul_(queries, c.sum(1, keepdim=True), value=-1.0)
     return energies, gradients
+
+
+def _symmetric_tile(
+    queries: Tensor,
+    sources: Sources,
+    own: Tensor,
+    covariance: Covariance,
+    gradient: Tensor | None,
+) -> Tensor:
+    """One tile of `evaluate` summed over a symmetry: products once, radial functions |G| times.
+
+    Returns the energies; ∂E/∂g is added to `gradient`.
+    """
+    y, z, alpha, characters = sources
+    assert characters is not None
+    lengths = queries.square().sum(1)[:, None] + y.square().sum(1)
+    overlaps = characters.images(characters.products(queries, y))
+    derivatives = characters.images(characters.products(queries, z))
+    energies = queries.new_zeros(len(queries))
+    all_a, all_c = [], []
+    for number, (overlap, w) in enumerate(zip(overlaps, derivatives, strict=True)):
+        if number == 0:
+            s = squared_distances(queries, y)
+        else:
+            s = torch.add(lengths, overlap, alpha=-2.0).clamp_(min=0.0)
+        e, a, c = covariance.contract(s, w.sub_(own), alpha)
+        energies += e
+        all_a.append(a)
+        all_c.append(c)
+    if gradient is None:
+        return energies
+    widths = characters.widths
+    parts = zip(
+        characters.blocks(all_a),
+        characters.blocks(all_c),
+        gradient.split(widths, 1),
+        z.split(widths, 1),
+        y.split(widths, 1),
+        strict=True,
+    )
+    for a_block, c_block, target, z_block, y_block in parts:
+        target.addmm_(a_block, z_block).addmm_(c_block, y_block)
+    gradient.addcmul_(queries, torch.stack(all_c).sum((0, 2))[:, None], value=-1.0)
+    return energies
 
 
 def multiply(points: Points, sources: dict[int, Sources], covariance: Covariance) -> Tensor:

@@ -22,7 +22,7 @@ from pymlp.gaussian_process.training_set import (
     TrainingSet,
     equal_numbers,
     make_transforms,
-    symmetry_operations,
+    with_symmetry,
 )
 from pymlp.gaussian_process.variance import Posterior
 from pymlp.structures import Batch
@@ -138,13 +138,10 @@ class GaussianProcess:
         transforms, lost = make_transforms(
             self.inputs, batch, self.compression, self.permutations, self.feature_weights
         )
-        symmetry = None
-        if self.permutations is not None:
-            symmetry = symmetry_operations(
-                self.inputs, transforms[0], self.permutations, kinds[0][0]
-            )
         numbers = kinds[0][0].cpu() if whole else None
-        self.preparation = Preparation(self.inputs, transforms, deflate, numbers, symmetry)
+        self.preparation = Preparation(self.inputs, transforms, deflate, numbers)
+        if self.permutations is not None:
+            self.preparation = with_symmetry(self.preparation, self.permutations, kinds[0][0].cpu())
         self.mean = self.mean.fitted(batch, energies)
         training = TrainingSet.build(self.preparation, self.mean, batch, energies, forces)
         self.report = FitReport(
@@ -153,7 +150,7 @@ class GaussianProcess:
             features=max(points.features.shape[2] for points in training.groups),
             compression_loss=lost,
             discarded_noise=training.discarded,
-            permutations=1 if symmetry is None else len(symmetry),
+            permutations=1 if self.permutations is None else len(self.permutations),
         )
         self.report.cpu_seconds["features"] = time.process_time() - started
         return training

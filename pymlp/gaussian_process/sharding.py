@@ -7,6 +7,8 @@ and weights in feature space) of all structures, of which only the weights chang
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 import torch.distributed as distributed
 from torch import Tensor
@@ -72,7 +74,10 @@ class Shards:
                 self._features[kind] = self.gather(mine.x)
             packed = self.gather(torch.cat((mine.z, mine.alpha[:, None]), dim=1))
             gathered[kind] = Sources(
-                self._features[kind], packed[:, :-1].contiguous(), packed[:, -1].contiguous()
+                self._features[kind],
+                packed[:, :-1].contiguous(),
+                packed[:, -1].contiguous(),
+                mine.characters,
             )
         return gathered
 
@@ -84,7 +89,5 @@ class Shards:
         for points in groups:
             jacobian = None if points.jacobian is None else self.gather(points.jacobian)
             features = self.gather(points.features)
-            gathered.append(
-                Points(features, jacobian, points.types, points.energies, points.symmetry)
-            )
+            gathered.append(replace(points, features=features, jacobian=jacobian))
         return gathered

@@ -16,7 +16,7 @@ gives |Q + D|: the likelihood comes free.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -127,8 +127,10 @@ def inducing_points(groups: list[Points], options: SparseOptions) -> list[Points
     for kind, item in together.items():
         share = max(1, round(options.inducing * len(item) / total))
         picked = item[select(item, share, options.selection, options.seed)]
-        symmetry = groups[0].symmetry if len(together) == 1 else None
-        chosen.append(Points(picked[:, None], None, (kind,), symmetry=symmetry))
+        one = Points(picked[:, None], None, (kind,))
+        if len(groups[0].types) == 1:
+            one = replace(one, symmetry=groups[0].symmetry, characters=groups[0].characters)
+        chosen.append(one)
     return chosen
 
 

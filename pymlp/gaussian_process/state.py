@@ -10,11 +10,12 @@ from torch import Tensor
 
 from pymlp.covariances import Covariance
 from pymlp.gaussian_process.feature_transform import FeatureTransform
-from pymlp.gaussian_process.inputs import AtomicInputs, StructureInputs
+from pymlp.gaussian_process.inputs import StructureInputs
 from pymlp.gaussian_process.likelihood import Hyperparameters
 from pymlp.gaussian_process.points import Points
 from pymlp.gaussian_process.prediction import Sources
 from pymlp.gaussian_process.regression import FitReport, GaussianProcess
+from pymlp.gaussian_process.symmetry import Characters, Rotation
 from pymlp.gaussian_process.training_set import Mean, Preparation
 from pymlp.gaussian_process.variance import Posterior
 
@@ -66,13 +67,19 @@ def to_state(
         tensors["numbers"] = preparation.numbers
     if preparation.symmetry is not None:
         tensors["symmetry"] = preparation.symmetry
+    if preparation.characters is not None:
+        tensors["characters"] = preparation.characters.table
+        config["character_widths"] = list(preparation.characters.widths)
     for kind, transform in preparation.transforms.items():
         tensors[f"center.{kind}"] = transform.center
         if transform.matrix is not None:
             tensors[f"matrix.{kind}"] = transform.matrix
+        if transform.rotation is not None:
+            for name, tensor in transform.rotation._asdict().items():
+                tensors[f"rotation.{kind}.{name}"] = tensor
     for kind, sources in process.sources.items():
-        for name, tensor in sources._asdict().items():
-            tensors[f"sources.{kind}.{name}"] = tensor
+        for name in ("x", "z", "alpha"):
+            tensors[f"sources.{kind}.{name}"] = getattr(sources, name)
     if posterior and process.posterior is not None:
         tensors["posterior.subtract"] = process.posterior.subtract.tril()
         if process.posterior.add is not None:
@@ -106,24 +113,26 @@ def from_state(config: dict[str, Any], tensors: dict[str, Tensor]) -> GaussianPr
         report = dict(config["report"])
         report["single_precision_error"] = tuple(report["single_precision_error"])
         process.report = FitReport(**report)
-        transforms = {
-            int(kind): FeatureTransform(tensors[f"center.{kind}"], tensors.get(f"matrix.{kind}"))
-            for kind in config["types"]
-        }
+        transforms = {int(kind): _transform(tensors, int(kind)) for kind in config["types"]}
         numbers, symmetry = tensors.get("numbers"), tensors.get("symmetry")
-        process.preparation = Preparation(inputs, transforms, config["deflate"], numbers, symmetry)
+        characters = None
+        if "characters" in tensors:
+            characters = Characters(tensors["characters"], tuple(config["character_widths"]))
+        process.preparation = Preparation(
+            inputs, transforms, config["deflate"], numbers, symmetry, characters
+        )
         for kind in config["types"]:
-            names = (f"sources.{kind}.{name}" for name in Sources._fields)
-            process.sources[int(kind)] = Sources(*(tensors[name] for name in names))
+            names = (f"sources.{kind}.{name}" for name in ("x", "z", "alpha"))
+            process.sources[int(kind)] = Sources(*(tensors[name] for name in names), characters)
         if config["posterior"]:
-            shared = None if isinstance(inputs, AtomicInputs) else symmetry
             groups = [
                 Points(
                     tensors[f"posterior.{index}.features"],
                     tensors.get(f"posterior.{index}.jacobian"),
                     tuple(entry["types"]),
                     entry["energies"],
-                    shared,
+                    symmetry,
+                    characters,
                 )
                 for index, entry in enumerate(config["posterior"])
             ]
@@ -138,6 +147,13 @@ def from_state(config: dict[str, Any], tensors: dict[str, Tensor]) -> GaussianPr
     return process
 
 
+def _transform(tensors: dict[str, Tensor], kind: int) -> FeatureTransform:
+    rotation = None
+    if f"rotation.{kind}.index" in tensors:
+        rotation = Rotation(*(tensors[f"rotation.{kind}.{name}"] for name in Rotation._fields))
+    return FeatureTransform(tensors[f"center.{kind}"], tensors.get(f"matrix.{kind}"), rotation)
+
+
 def moved(process: GaussianProcess, device: torch.device | str) -> None:
     """Move a fitted process to a device, in place."""
     process.inputs.to(device)
@@ -146,8 +162,9 @@ def moved(process: GaussianProcess, device: torch.device | str) -> None:
         old = process.preparation
         symmetry = None if old.symmetry is None else old.symmetry.to(device)
         transforms = {kind: item.to(device) for kind, item in old.transforms.items()}
+        characters = None if old.characters is None else old.characters.to(device, None)
         process.preparation = Preparation(
-            old.inputs, transforms, old.deflate, old.numbers, symmetry
+            old.inputs, transforms, old.deflate, old.numbers, symmetry, characters
         )
     if process.posterior is not None:
         add = process.posterior.add

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -12,6 +12,7 @@ from pymlp.gaussian_process.deflation import internal_basis, project_gradients
 from pymlp.gaussian_process.feature_transform import FeatureTransform, spanning_basis
 from pymlp.gaussian_process.inputs import StructureInputs
 from pymlp.gaussian_process.points import Points, concatenate_rows
+from pymlp.gaussian_process.symmetry import Characters, character_basis
 from pymlp.structures import Batch
 
 __all__ = [
@@ -20,7 +21,7 @@ __all__ = [
     "TrainingSet",
     "equal_numbers",
     "make_transforms",
-    "symmetry_operations",
+    "with_symmetry",
 ]
 
 _CHUNK = 32  # structures whose raw Jacobians exist at one time
@@ -114,7 +115,8 @@ class Preparation:
         numbers: the atomic numbers [N] that whole-structure features belong to; None for the GAP
             sum, which takes any.
         symmetry: permutations of equivalent atoms acting on transformed features, from
-            `symmetry_operations`.
+            `with_symmetry`.
+        characters: the same where they commute and the features are in their basis.
     """
 
     inputs: StructureInputs
@@ -122,6 +124,7 @@ class Preparation:
     deflate: bool = True
     numbers: Tensor | None = None
     symmetry: Tensor | None = None
+    characters: Characters | None = None
 
     def basis(self, batch: Batch) -> Tensor | None:
         """The internal basis of structures with equal numbers; None where all 3N are kept."""
@@ -191,24 +194,34 @@ class Preparation:
             torch.cat(jacobians) if derivatives else None,
             types,
             symmetry=self.symmetry,
+            characters=self.characters,
         )
 
 
-def symmetry_operations(
-    inputs: StructureInputs, transform: FeatureTransform, permutations: Tensor, numbers: Tensor
-) -> Tensor | None:
-    """Atom permutations [S, N] on transformed features, as `Points` wants them; None for one."""
+def with_symmetry(preparation: Preparation, permutations: Tensor, numbers: Tensor) -> Preparation:
+    """Add atom permutations [S, N] of equivalent atoms to whole-structure features.
+
+    Commuting exchanges become signs in a basis of their own; other groups, and compressed
+    features, are summed over images.
+    """
     if len(permutations) < 2:
-        return None
-    operations = []
-    for permutation in permutations:
-        index = inputs.permutation(permutation, numbers).to(transform.center.device)
-        matrix = transform.matrix
-        if matrix is None or matrix.dim() == 1:
-            operations.append(index)
-        else:  # T op = T with permuted rows, exact since the subspace is closed
-            operations.append(torch.linalg.pinv(matrix) @ matrix[index.argsort()])
-    return torch.stack(operations)
+        return preparation
+    transform = preparation.transforms[0]
+    device = transform.center.device
+    indices = torch.stack([preparation.inputs.permutation(p, numbers) for p in permutations])
+    matrix = transform.matrix
+    if matrix is not None and matrix.dim() == 2:
+        # T op = T with permuted rows, exact since the subspace is closed
+        inverse = torch.linalg.pinv(matrix)
+        operations = [inverse @ matrix[index.argsort().to(device)] for index in indices]
+        return replace(preparation, symmetry=torch.stack(operations))
+    basis = character_basis(indices)
+    if basis is None:
+        return replace(preparation, symmetry=indices.to(device))
+    rotation = basis[0].to(device, transform.center.dtype)
+    characters = basis[1].to(device, transform.center.dtype)
+    rotated = {0: replace(transform, rotation=rotation)}
+    return replace(preparation, transforms=rotated, characters=characters)
 
 
 def make_transforms(

@@ -6,6 +6,7 @@ thread, and stops at divergent barriers and deadlocks; outputs and shared memory
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,9 @@ from torch import Tensor
 
 from pymlp import ops
 from tests import cuda_emulation as emulation
-from tests.cases import Case, cases
+from tests import neighbourhoods as near
+from tests.cases import Case, ani_grid, batch, cases
+from tests.reference import SymmetryFunctions
 
 DTYPES = [torch.float32, torch.float64]
 BOTH = pytest.mark.parametrize("dtype", DTYPES, ids=["f32", "f64"])
@@ -109,9 +112,127 @@ def test_same_as_the_cpu_op(case: Case, dtype: torch.dtype, plain: Path, tmp_pat
             assert torch.equal(runs[0][name], other[name]), f"{case} {name}: seed {seed} differs"
 
 
+def functions(family: str, n_types: int, radial: list, angular: list) -> SymmetryFunctions:
+    """One parameter set for any number of types, each its own channel."""
+    return SymmetryFunctions(
+        family=family,
+        channels=list(range(n_types)),
+        weights=[1.0 + 0.1 * t for t in range(n_types)],
+        radial=[radial],
+        angular=[angular],
+        radial_cutoff=5.0,
+        angular_cutoff=4.0,
+    )
+
+
+def wide_angular(family: str) -> list[tuple[float, ...]]:
+    """So many factors that the tile of a block holds few triples, or few warps fit."""
+    terms: list[tuple[float, ...]] = []
+    for d in range(45):
+        distance = (0.01 + 0.01 * d,) if family == "behler_parrinello" else (2.0, 0.5 + 0.05 * d)
+        terms += [(*distance, 1.0 + (d + a) % 5, 0.03 * (2 * d + a)) for a in range(2)]
+    return terms
+
+
+def gpu_cases() -> list[Case]:
+    """Sizes at which the kernels take other paths, and which mean nothing to the CPU."""
+    found = []
+    for family in ops.FAMILIES[:2]:
+        ani = family == "ani"
+        few = [(1.0, 0.5, 2.0, 0.4), (1.0, 2.0, 1.0, 1.0)] if ani else [(0.1, 2.0, 0.0)]
+        table = {
+            "more-channels-than-lanes": (40, [(1.0, 1.0, 1.0)], few, near.shell(80, 40, 31)),
+            "more-functions-than-lanes": (
+                2,
+                [(1.0, 0.1 * k, 1.0) for k in range(35)],
+                ani_grid(3.0, [0.2 * k for k in range(7)], 4.0, [0.3 * k for k in range(10)])
+                if ani
+                else [(0.01 * (k // 7), 1.0 + k % 7, 0.0) for k in range(70)],
+                near.shell(9, 2, 32),
+            ),
+            "small-tiles": (2, [], wide_angular(family), near.shell(9, 2, 33)),
+        }
+        for name, (n_types, radial, angular, shell) in table.items():
+            parameters = functions(family, n_types, radial, angular)
+            found.append(Case(f"{family}-{name}", parameters, lambda shell=shell: shell))
+    return found
+
+
+@BOTH
+@pytest.mark.parametrize("case", gpu_cases(), ids=str)
+def test_sizes_of_a_gpu(case: Case, dtype: torch.dtype, sanitized: Path, tmp_path: Path) -> None:
+    """More channels or functions than lanes; parameters that leave room for few triples."""
+    compare(case, dtype, emulation.symmetry(sanitized, tmp_path, 5, **inputs(case, dtype)))
+
+
+def test_too_many_functions_are_refused(plain: Path, tmp_path: Path) -> None:
+    """What no block can hold is not launched (the op says so in words)."""
+    angular = [(0.1, 1.0 + 0.001 * k, 0.0) for k in range(7000)]
+    parameters = functions("behler_parrinello", 1, [], angular)
+    case = Case("too-many", parameters, batch(near.molecule(2, 1, 34)))
+    with pytest.raises(AssertionError, match="launch: error 9"):
+        emulation.symmetry(plain, tmp_path, 1, **inputs(case, torch.float32))
+
+
 @BOTH
 @pytest.mark.parametrize("family", ops.FAMILIES[:2])
 def test_under_sanitizers(family: str, dtype: torch.dtype, sanitized: Path, tmp_path: Path) -> None:
     """Nothing outside its memory, no undefined arithmetic, in any row of the table."""
     for case in cases(family=family):
         emulation.symmetry(sanitized, tmp_path, 4, **inputs(case, dtype))
+
+
+STRUCTURES = [[], [0], [5], [3, 0, 1, 40, 2, 0], [70], [1, 1, 1], [0, 0]]
+
+
+@BOTH
+@pytest.mark.parametrize("sizes", STRUCTURES, ids=str)
+def test_all_pairs(sizes: list[int], dtype: torch.dtype, sanitized: Path, tmp_path: Path) -> None:
+    """The same list as the CPU op's, for any batch and cutoff."""
+    offsets = torch.tensor([0, *sizes]).cumsum(0)
+    positions = 3 * probe((sum(sizes), 3), 3, dtype)
+    for cutoff in (0.5, 4.0, math.inf):
+        expected = ops.all_pairs(positions, offsets, cutoff)
+        for seed in (1, 2):
+            found = emulation.all_pairs(sanitized, tmp_path, seed, positions, offsets, cutoff)
+            for name, a, b in zip(
+                ("offsets", "centers", "neighbors"), found, expected, strict=True
+            ):
+                assert torch.equal(a, b), f"{name} at cutoff {cutoff}"
+
+
+def test_layouts(plain: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Nothing in shared memory overlaps, for any sizes; what fits and what does not is known."""
+    done = emulation.run(plain, 0, "layout", "all")
+    assert done.returncode == 0, done.stderr
+    with capsys.disabled():
+        print("\nshared memory, bytes per block / warps per block\n" + done.stdout)
+
+
+FAULTS = {
+    "barrier_in_a_branch": "threads wait at different places",
+    "different_barriers": "threads wait at different places",
+    "ballot_in_a_branch": "a warp is not complete",
+    "left_early": "a warp is not complete",
+    "shared_overrun": "heap-buffer-overflow",
+    "global_overrun": "heap-buffer-overflow",
+    "overflow": "signed integer overflow",
+    "misaligned": "misaligned address",
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_mistakes_are_found(fault: str, sanitized: Path) -> None:
+    """Kernels with one mistake each: what the emulation is for, it must find."""
+    done = emulation.run(sanitized, 1, "fault", fault)
+    assert done.returncode != 0, f"{fault} was not noticed"
+    assert FAULTS[fault] in done.stderr, done.stderr[:2000]
+
+
+def test_unset_shared_memory_is_nan(plain: Path) -> None:
+    assert emulation.run(plain, 1, "fault", "unset_shared").stdout.strip() == "64"
+
+
+def test_races_change_with_the_order(plain: Path) -> None:
+    sums = {emulation.run(plain, seed, "fault", "race").stdout for seed in range(5)}
+    assert len(sums) > 1

@@ -10,6 +10,7 @@
 
 #include <ucontext.h>
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <cstdio>
@@ -53,8 +54,9 @@ class Block {
   static constexpr std::size_t kStack = 256 * 1024;
 
   Block(int n_threads, int n_shared) : fibers_(n_threads), order_(n_threads) {
-    // rounded up to nothing: one byte beyond the end is already an error
-    shared_.reset(static_cast<std::byte*>(std::aligned_alloc(16, (n_shared + 15) / 16 * 16)));
+    void* memory = nullptr;  // not rounded up: one byte beyond the end is already an error
+    if (posix_memalign(&memory, 16, n_shared > 0 ? n_shared : 1) != 0) std::abort();
+    shared_.reset(static_cast<std::byte*>(memory));
     shared_size_ = n_shared;
     for (int i = 0; i < n_threads; ++i) {
       fibers_[i].stack.reset(new std::byte[kStack]);

@@ -1,8 +1,9 @@
-// emulation SEED ani|behler_parrinello|pairs INPUT OUTPUT      see tests/test_cuda_emulation.py for
+// emulation SEED ani|behler_parrinello|pairs INPUT OUTPUT    see tests/test_cuda_emulation.py for
 // the layouts emulation SEED fault NAME                       a kernel with that mistake
 #include <cstring>
 
 #include "faults.h"
+#include "layout.h"
 #include "pairs.h"
 #include "symmetry.h"
 
@@ -11,6 +12,7 @@ int main(int n, char** arguments) {
   cuda_emulation::seed = std::strtoull(arguments[1], nullptr, 10);
   const std::string what = arguments[2];
   if (what == "fault") return run_fault(arguments[3]);
+  if (what == "layout") return pymlp::cuda::run_layouts();
   if (n != 5) return 2;
   Reader in(arguments[3]);
   Writer out(arguments[4]);

@@ -10,6 +10,12 @@
 
 namespace pymlp::cuda {
 
+// Blocks per multiprocessor that the registers leave room for: the most without spills.
+template <class N>
+constexpr int blocks_at_a_time() {
+  return sizeof(N) == 4 ? 6 : sizeof(N) == 8 ? 4 : 3;
+}
+
 template <class T>
 PYMLP_INLINE int64_t parameter_set(const SymmetryPass<T>& pass, int64_t center) {
   return pass.tables.n_sets == 1 ? 0 : pass.atoms.types[center];
@@ -17,7 +23,7 @@ PYMLP_INLINE int64_t parameter_set(const SymmetryPass<T>& pass, int64_t center) 
 
 // features of the pass, for Dual numbers their slopes.
 template <class Formula, class N>
-__global__ void __launch_bounds__(4 * kWarp)
+__global__ void __launch_bounds__(4 * kWarp, blocks_at_a_time<N>())
     symmetry_forward(Formula formula, SymmetryPass<Scalar<N>> pass, SymmetryLayout layout,
                      std::byte* workspace) {
   std::byte* block = shared_memory();
@@ -39,7 +45,7 @@ __global__ void __launch_bounds__(4 * kWarp)
 
 // grad_displacements of the pass, for Dual numbers their slopes.
 template <class Formula, class N>
-__global__ void __launch_bounds__(4 * kWarp)
+__global__ void __launch_bounds__(4 * kWarp, blocks_at_a_time<N>())
     symmetry_backward(Formula formula, SymmetryPass<Scalar<N>> pass, SymmetryLayout layout,
                       std::byte* workspace) {
   using T = Scalar<N>;
@@ -95,7 +101,7 @@ __global__ void __launch_bounds__(4 * kWarp)
 
 // jacobian of the pass: the warp goes through the neighbours and writes the row of each.
 template <class Formula, class T>
-__global__ void __launch_bounds__(4 * kWarp)
+__global__ void __launch_bounds__(4 * kWarp, blocks_at_a_time<Dual<T>>())
     symmetry_jacobian(Formula formula, SymmetryPass<T> pass, SymmetryLayout layout,
                       std::byte* workspace) {
   std::byte* block = shared_memory();

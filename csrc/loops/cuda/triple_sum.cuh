@@ -103,7 +103,7 @@ class TripleSum {
       T* out = features + f;
       for (int a = 0; a < n_channels_; ++a) {
         for (int b = a; b < n_channels_; ++b, out += n_features_) {
-          const uint32_t last = first + n_triples(a, b);
+          const uint32_t begin = first, last = first + n_triples(a, b);
           N sum = T(0);
           while (first < last) {
             if (first == tile_end) {
@@ -123,7 +123,9 @@ class TripleSum {
             }
             first = stop;
           }
-          for (int step = width; step < kWarp; step *= 2) sum = sum + shuffle_xor(sum, step);
+          for (int step = width; step < kWarp && begin < last; step *= 2) {
+            sum = sum + shuffle_xor(sum, step);
+          }
           if (f < n_features_ && group == 0) *out = real ? reported(sum) : T(0);
         }
       }

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["Batch", "Structure"]
 
 
-@dataclass
+@dataclass(eq=False)
 class Structure:
     """One set of atoms, with its energy and forces where they are known.
 
@@ -117,7 +117,7 @@ class Structure:
         return atoms
 
 
-@dataclass
+@dataclass(eq=False)
 class Batch:
     """Structures with their atoms concatenated.
 

@@ -139,8 +139,7 @@ def test_pairs_are_sorted_by_centre_neighbour_and_shift(seed: int, n_atoms: int)
     rows = np.unique(generator.integers(-3, 4, size=(50, 5)), axis=0)
     rows[:, :2] = generator.integers(n_atoms - 5, n_atoms, size=(len(rows), 2))
     rows = generator.permutation(np.unique(rows, axis=0))
-    ij, shifts = torch.from_numpy(rows[:, :2].T.copy()), torch.from_numpy(rows[:, 2:].T.copy())
-    i, j, s = neighbors._sorted_pairs(ij, shifts, n_atoms)
+    i, j, s = neighbors._sorted_pairs(rows[:, :2], rows[:, 2:].astype(np.int32), n_atoms)
     found = torch.cat([i[:, None], j[:, None], s], dim=1).tolist()
     assert found == sorted(rows.tolist())
 
@@ -275,3 +274,22 @@ def test_stress_is_the_strain_derivative_of_the_energy_per_volume() -> None:
     tensor = stress_from_pairs(d, d, every, mixed.cell, mixed.structure_index)
     assert bool(tensor[0].isnan().all())
     assert bool(tensor[1:].isfinite().all())
+
+
+def test_the_same_list_from_any_number_of_threads() -> None:
+    generator = np.random.default_rng(2)
+    grid = np.array(list(itertools.product(range(11), repeat=3))) * 2.0
+    positions = grid + generator.uniform(-0.5, 0.5, grid.shape)
+    batch = Batch.from_arrays([6] * len(grid), positions, np.eye(3) * 22, True)
+    before = torch.get_num_threads()
+    try:
+        found = []
+        for n_threads in (1, 2, 3):
+            torch.set_num_threads(n_threads)
+            found.append(neighbor_list(batch, 4.0))
+    finally:
+        torch.set_num_threads(before)
+    for other in found[1:]:
+        assert torch.equal(other.neighbors, found[0].neighbors)
+        assert torch.equal(other.shifts, found[0].shifts)
+        assert torch.equal(other.pair_offsets, found[0].pair_offsets)

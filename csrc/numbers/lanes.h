@@ -43,7 +43,8 @@ struct Lanes {
 
   Lanes() = default;
   PYMLP_INLINE Lanes(Vector vector) : v(vector) {}
-  PYMLP_INLINE Lanes(T x) : v(Vector{} + x) {}
+  // x - 0, which the compiler folds to a broadcast; 0 + x it must not (x = -0).
+  PYMLP_INLINE Lanes(T x) : v(x - Vector{}) {}
 
   static PYMLP_INLINE Lanes load(const T* from) {
     Lanes result;
@@ -72,6 +73,13 @@ PYMLP_INLINE LaneMask<T> less(Lanes<T> a, Lanes<T> b) {
 template <class T>
 PYMLP_INLINE Lanes<T> select(LaneMask<T> mask, Lanes<T> yes, Lanes<T> no) {
   return mask.bits ? yes.v : no.v;
+}
+
+// One instruction, which the compiler finds only without a mask in between.
+template <class T>
+PYMLP_INLINE Lanes<T> maximum(Lanes<T> x, T bound) {
+  const auto y = Lanes<T>(bound).v;
+  return x.v < y ? y : x.v;
 }
 
 // Mask of the first `n` lanes.

@@ -39,7 +39,7 @@ def descriptors(draw: st.DrawFn) -> tuple[Descriptor, SymmetryFunctions]:
     function = "smooth" if smooth else "cosine"
     radial_cutoff = draw(st.floats(2.5, 5.0))
     angular_cutoff = radial_cutoff * draw(st.floats(0.5, 1.0))
-    etas = draw(st.lists(st.floats(0.0, 8.0), max_size=4))
+    etas = draw(st.lists(st.floats(0.0, 8.0), max_size=4, unique=True))
     zeta = draw(st.sampled_from([1.0, 2.0, 4.0, 7.3, 32.0]))
     cutoffs = (radial_cutoff, angular_cutoff)
     if draw(st.booleans()):

@@ -144,3 +144,26 @@ def test_fake_shapes_beyond_int32(case: Case) -> None:
     assert features.shape == (n_atoms, case.n_features)
     assert features.numel() > 2**31 or case.n_features < 36
     assert jacobian.shape == (n_pairs, case.n_features, 3)
+
+
+@pytest.mark.slow
+def test_more_than_int32_output_elements() -> None:
+    """2.25e9 features (9 GB): the row of the last atom, past 2^31, is that of a small system."""
+    case = MOLECULES[0]  # radial sums, the same loop in all families
+    x, rest = case.displacements(torch.float32)[:2], list(case.rest(torch.float32))
+    etas = torch.linspace(0.01, 4.0, 300)
+    rest[5] = torch.stack([etas, torch.zeros(300), torch.ones(300)], dim=1)[None]
+    rest[8] = torch.zeros(1, 0, 2, dtype=torch.int64)
+    results = []
+    for n_atoms in (3, 2_500_000):
+        rest[0] = torch.zeros(n_atoms + 1, dtype=torch.int64)
+        rest[0][-1] = 2
+        rest[1] = torch.tensor([0, 1])
+        rest[2] = torch.zeros(n_atoms, dtype=torch.int64)
+        rest[2][1] = 2
+        features = getattr(ops, case.family)(x, *rest)
+        assert features.shape == (n_atoms, 900)
+        results.append(features[-1].clone())
+        assert not features[-2].any()
+        del features
+    assert torch.equal(*results)

@@ -92,6 +92,8 @@ class ElementNetworks(nn.Module):
         hidden: widths of the hidden layers; none gives a linear model.
         activation: ``"tanh"``, ``"sigmoid"``, ``"sin"``, ``"silu"``, ``"celu"``, ``"gelu"``, or
             ``"relu"``, which has no second derivative and serves training on energies alone.
+        residual: whether a hidden layer's input is added to its output where the width stays, and
+            the input beside itself where it doubles.
         seed: of the initial weights; ``None`` takes torch's global generator.
         dtype: of the weights; torch's default if ``None``.
 
@@ -112,6 +114,7 @@ class ElementNetworks(nn.Module):
         elements: Sequence[str],
         hidden: Sequence[int] = (50, 50),
         activation: str = "tanh",
+        residual: bool = False,
         *,
         seed: int | None = None,
         dtype: torch.dtype | None = None,
@@ -131,6 +134,7 @@ class ElementNetworks(nn.Module):
                 f"activation must be one of {', '.join(ACTIVATIONS)}, got {activation!r}"
             )
         self.activation = activation
+        self.residual = bool(residual)
         self._function, self._slope = ACTIVATIONS[activation]
         generator = None if seed is None else torch.Generator().manual_seed(int(seed))
 
@@ -228,7 +232,8 @@ class ElementNetworks(nn.Module):
     def _network(self, layers: Sequence[tuple[Tensor, Tensor]], x: Tensor) -> Tensor:
         """Output of one network for its atoms, [A_t]."""
         for weight, bias in layers[:-1]:
-            x = self._function(functional.linear(x, weight, bias))
+            y = self._function(functional.linear(x, weight, bias))
+            x = self._with_input(x, y)
         return functional.linear(x, *layers[-1])[:, 0]
 
     def _energies(self, outputs: Tensor, types: Tensor) -> Tensor:
@@ -298,16 +303,34 @@ class ElementNetworks(nn.Module):
         kept = []
         for weight, bias in layers[:-1]:
             before = torch.addmm(bias, x, weight.T)
-            x = self._function(before)
-            kept.append((before, x))
+            after = self._function(before)
+            kept.append((before, after))
+            x = self._with_input(x, after)
         last, bias = layers[-1]
         output = torch.addmm(bias, x, last.T)[:, 0]
         if not slopes:
             return output, x
         gradient = last.expand(x.shape[0], -1)
         for (weight, _), (before, after) in zip(layers[-2::-1], kept[::-1], strict=True):
+            direct = self._to_input(gradient, weight.shape[1])
             gradient = (gradient * self._slope(before, after)) @ weight
+            if direct is not None:
+                gradient = gradient + direct
         return output, gradient
+
+    def _with_input(self, x: Tensor, y: Tensor) -> Tensor:
+        """Output of a hidden layer: with its input x added where the networks are residual."""
+        if not self.residual or y.shape[1] not in (x.shape[1], 2 * x.shape[1]):
+            return y
+        return y + x if y.shape[1] == x.shape[1] else y + torch.cat([x, x], dim=1)
+
+    def _to_input(self, gradient: Tensor, n_in: int) -> Tensor | None:
+        """What of a layer's gradient reaches its input past the activation."""
+        if not self.residual or gradient.shape[1] not in (n_in, 2 * n_in):
+            return None
+        if gradient.shape[1] == n_in:
+            return gradient
+        return gradient[:, :n_in] + gradient[:, n_in:]
 
     # -- scalers ----------------------------------------------------------------------------
 
@@ -394,6 +417,7 @@ class ElementNetworks(nn.Module):
             "elements": list(self.elements),
             "hidden": list(self.hidden),
             "activation": self.activation,
+            "residual": self.residual,
         }
 
     @classmethod

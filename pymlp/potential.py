@@ -56,7 +56,8 @@ class Potential(nn.Module):
     differentiates J^T v by v alone.
 
     Args:
-        descriptor: gives the features.
+        descriptor: gives the features; where it has weights (``trainable``), a sequence gives each
+            network of a committee its own.
         networks: one, or several for a committee; all for the descriptor's features and elements.
         metadata: what else to keep with the model (target, data hash, errors ...), plain JSON.
 
@@ -69,7 +70,7 @@ class Potential(nn.Module):
 
     def __init__(
         self,
-        descriptor: Descriptor,
+        descriptor: Descriptor | Sequence[Descriptor],
         networks: ElementNetworks | Sequence[ElementNetworks],
         metadata: dict[str, Any] | None = None,
     ) -> None:
@@ -77,6 +78,16 @@ class Potential(nn.Module):
         members = [networks] if isinstance(networks, ElementNetworks) else list(networks)
         if not members:
             raise ValueError("networks must hold at least one network, got none")
+        first, *others = [descriptor] if isinstance(descriptor, Descriptor) else list(descriptor)
+        if others and (
+            len(others) + 1 != len(members)
+            or any(other.to_config() != first.to_config() for other in others)
+        ):
+            raise ValueError(
+                f"descriptor must be one, or one of the same kind for each of {len(members)} "
+                f"networks, got {len(others) + 1}"
+            )
+        descriptor = first
         for member in members:
             if (member.n_features, member.elements) != (descriptor.n_features, descriptor.elements):
                 raise ValueError(
@@ -84,6 +95,7 @@ class Potential(nn.Module):
                     f"{descriptor.elements}, got {member.n_features} of {member.elements}"
                 )
         self.descriptor = descriptor
+        self.other_descriptors = nn.ModuleList(others)  # of the second network and so on
         self.networks = nn.ModuleList(members)
         self.metadata: dict[str, Any] = dict(metadata or {})
         shape = (len(descriptor.elements), descriptor.n_features)
@@ -114,6 +126,12 @@ class Potential(nn.Module):
     @property
     def _members(self) -> list[ElementNetworks]:
         return list(self.networks)  # type: ignore[arg-type]
+
+    @property
+    def _descriptors(self) -> list[Descriptor]:
+        """The descriptor of each network."""
+        others: list[Descriptor] = list(self.other_descriptors)  # type: ignore[arg-type]
+        return [self.descriptor, *(others or [self.descriptor] * (self.n_networks - 1))]
 
     # -- energies and forces ----------------------------------------------------------------
 
@@ -208,16 +226,19 @@ class Potential(nn.Module):
 
         Returns:
             Atomic energies [n_networks, A] eV, dE/dd [P, 3] eV/Å of each network (an empty list
-            if not wanted), and the features [A, F].
+            if not wanted), and the features [A, F] (of the first network's descriptor).
         """
         features = self.descriptor.features(displacements, neighbor_list, types)
         atomic: list[Tensor] = []
         pulls: list[Tensor] = []
-        for member in self._members:
-            energies, slope = member.energies_and_slopes(features, types, groups, gradients)
+        for descriptor, member in zip(self._descriptors, self._members, strict=True):
+            own = features
+            if descriptor is not self.descriptor:
+                own = descriptor.features(displacements, neighbor_list, types)
+            energies, slope = member.energies_and_slopes(own, types, groups, gradients)
             atomic.append(energies)
             if slope is not None:
-                pulls.append(self.descriptor.vjp(slope, displacements, neighbor_list, types))
+                pulls.append(descriptor.vjp(slope, displacements, neighbor_list, types))
         return torch.stack(atomic), pulls, features
 
     def forward(self, batch: Batch, neighbor_list: NeighborList | None = None) -> Tensor:
@@ -227,7 +248,14 @@ class Potential(nn.Module):
         features = self.descriptor(batch, neighbor_list)
         types = self.descriptor.batch_types(batch)
         groups = None if torch.compiler.is_compiling() else self._groups(batch, types)
-        atomic = torch.stack([member(features, types, groups) for member in self._members])
+        atomic = torch.stack(
+            [
+                member(
+                    features if own is self.descriptor else own(batch, neighbor_list), types, groups
+                )
+                for own, member in zip(self._descriptors, self._members, strict=True)
+            ]
+        )
         mean = atomic.mean(dim=0)
         return mean.new_zeros(len(batch)).index_add(0, batch.structure_index, mean)
 
@@ -246,7 +274,8 @@ class Potential(nn.Module):
             batch: B structures with A atoms.
             neighbor_list: of this batch.
             create_graph: whether a loss on the forces will be differentiated.
-            features: [A, F] of this batch, where they are already known.
+            features: [A, F] of this batch, where they are already known and the descriptor has no
+                weights.
             member: which network; ``None`` takes the committee's mean.
 
         Returns:
@@ -255,7 +284,10 @@ class Potential(nn.Module):
         Raises:
             ValueError: with ``create_graph`` if an activation has no second derivative.
         """
-        members = self._members if member is None else [self._members[member]]
+        chosen = slice(None) if member is None else slice(member, member + 1)
+        members, descriptors = self._members[chosen], self._descriptors[chosen]
+        if features is not None and self.descriptor.trainable:
+            raise ValueError("features must be None: the descriptor has weights to train")
         if create_graph and not all(m.trains_on_forces for m in members):
             raise ValueError("activation relu has no second derivative: forces cannot be trained")
         index = batch.structure_index
@@ -265,12 +297,17 @@ class Potential(nn.Module):
             batch.positions.detach(), neighbor_list, batch.cell.detach(), index
         )
         if features is None:
-            features = self.descriptor.features(d, neighbor_list, types)
-        features = features.detach().requires_grad_()
+            features = self.descriptor.geometry(d, neighbor_list, types)
+        geometry = features.detach().requires_grad_()
         with torch.enable_grad():
-            atomic = torch.stack([m(features, types, groups) for m in members]).mean(dim=0)
-            (slope,) = torch.autograd.grad(atomic.sum(), features, create_graph=create_graph)
-            pull = self.descriptor.vjp(slope, d, neighbor_list, types)
+            atomic = torch.stack(
+                [
+                    network(own.features_of(geometry, neighbor_list, types), types, groups)
+                    for own, network in zip(descriptors, members, strict=True)
+                ]
+            ).mean(dim=0)
+            (slope,) = torch.autograd.grad(atomic.sum(), geometry, create_graph=create_graph)
+            pull = self.descriptor.geometry_vjp(slope, d, neighbor_list, types)
             forces = neighbors.forces_from_pairs(pull, neighbor_list)
         energies = atomic.new_zeros(len(batch)).index_add(0, index, atomic)
         return energies, forces
@@ -330,6 +367,7 @@ class Potential(nn.Module):
             "elements": list(self.elements),
             "units": {"energy": "eV", "length": "Å", "forces": "eV/Å"},
             "descriptor": self.descriptor.to_config(),
+            "descriptors": 1 + len(self.other_descriptors),
             "networks": [member.to_config() for member in self._members],
             "dtype": str(self._members[0].dtype).removeprefix("torch."),
             "metadata": self.metadata,
@@ -379,12 +417,15 @@ def load(directory: str | Path, device: torch.device | str = "cpu") -> Potential
         except ValueError as error:
             raise ValueError(f"{directory}/{model_files.DESCRIPTION}: {error}") from None
     try:
-        descriptor = Descriptor.from_config(description["descriptor"])
         dtype = {"float32": torch.float32, "float64": torch.float64}[description["dtype"]]
+        descriptors = [
+            Descriptor.from_config(description["descriptor"]).to(dtype)
+            for _ in range(description.get("descriptors", 1))
+        ]
         networks = [
             ElementNetworks.from_config(config, dtype) for config in description["networks"]
         ]
-        potential = Potential(descriptor, networks, description["metadata"])
+        potential = Potential(descriptors, networks, description["metadata"])
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(
             f"{directory}/{model_files.DESCRIPTION} is damaged: missing or wrong entry {error}"

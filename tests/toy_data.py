@@ -70,14 +70,16 @@ def write_extxyz(path: Path, n: int = 48) -> Path:
     return path
 
 
-def small_run(folder: Path, text_changes: dict[str, str] | None = None) -> Path:
+def small_run(
+    folder: Path, text_changes: dict[str, str] | None = None, kind: str = "bp-fnn"
+) -> Path:
     """Write data.npz and a run.yaml for a tiny network; return the path of run.yaml."""
     from pymlp.config import kind_named
     from pymlp.config.start import starting_configuration
 
     data = write_npz(folder / "data.npz")
     path = folder / "run.yaml"
-    text, _ = starting_configuration(kind_named("bp-fnn"), f"{data}@16:", f"{data}@:16", path, {})
+    text, _ = starting_configuration(kind_named(kind), f"{data}@16:", f"{data}@:16", path, {})
     changes = {
         r"hidden: \[.*?\]": "hidden: [8]",
         r"epochs: \d+ ": "epochs: 6 ",

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from pymlp.config.models import AniRun, BehlerParrinelloRun, RunConfig
+from pymlp.config.models import AniRun, BehlerParrinelloRun, DeepPotRun, RunConfig
 
 __all__ = ["KINDS", "Kind", "kind_named", "register_kind"]
 
@@ -106,6 +106,14 @@ def _ani1x_defaults() -> dict[str, Any]:
     }
 
 
+def _deep_pot_defaults() -> dict[str, Any]:
+    # The paper's: SPEC sections 1.3 and 2.
+    return {
+        "descriptor": {"embedding": [25, 50, 100], "n_axis": 4},
+        "network": {"hidden": [240, 240, 240], "residual": True, "activation": "tanh"},
+    }
+
+
 register_kind(
     Kind(
         name="bp-fnn",
@@ -124,5 +132,15 @@ register_kind(
         defaults=_ani1x_defaults,
         trainer="pymlp.training:train",
         descriptor="pymlp.training.build:ani",
+    )
+)
+register_kind(
+    Kind(
+        name="deeppot-fnn",
+        summary="DeepPot-SE (25-50-100, m2 = 4) + a residual network per element",
+        config=DeepPotRun,
+        defaults=_deep_pot_defaults,
+        trainer="pymlp.training:train",
+        descriptor="pymlp.training.build:deep_pot_se",
     )
 )

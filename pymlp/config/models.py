@@ -18,6 +18,8 @@ __all__ = [
     "BehlerParrinelloDescriptor",
     "BehlerParrinelloRun",
     "DataSection",
+    "DeepPotDescriptor",
+    "DeepPotRun",
     "KeySection",
     "LossSection",
     "NetworkRun",
@@ -169,6 +171,57 @@ class AniDescriptor(Section):
         return self
 
 
+class DeepPotDescriptor(Section):
+    """DeepPot-SE (eqs 7-11): environment matrix and embedding networks."""
+
+    embedding: list[Annotated[int, Field(ge=1)]] = Field(
+        default=[25, 50, 100],
+        min_length=1,
+        description="widths of the embedding networks; the last is m1",
+    )
+    n_axis: int = Field(default=4, ge=1, description="m2")
+    switch: Literal["none", "cosine", "quintic"] = Field(
+        default="none",
+        description="none: s = 1/R, for molecules; cosine: eq 9; quintic: DeePMD's",
+    )
+    switch_start: NonNegativeFloat | None = Field(
+        default=None, description="R_cs, Å; null with switch: none"
+    )
+    cutoff: PositiveFloat | None = Field(default=None, description="R_c, Å; null with switch: none")
+    normalize: Literal["neighbors"] | PositiveFloat | None = Field(
+        default=None,
+        description="divide sums by a number, or by the number of neighbors; null: as they are",
+    )
+    sharing: Literal["type_pair", "neighbor_only"] = Field(
+        default="type_pair",
+        description="a network per pair of elements (type_pair) or per neighbour (neighbor_only)",
+    )
+    use_radial_column: bool = Field(
+        default=True, description="true: eq 11; false: as in the tutorial's lesson"
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> DeepPotDescriptor:
+        if self.n_axis > self.embedding[-1]:
+            raise ValueError(
+                f"n_axis ({self.n_axis}) must not exceed the last width of embedding "
+                f"({self.embedding[-1]})"
+            )
+        given = self.switch_start is not None, self.cutoff is not None
+        if self.switch == "none" and any(given):
+            raise ValueError("switch: none takes neither switch_start nor cutoff: set both to null")
+        if self.switch != "none":
+            if not all(given):
+                raise ValueError(f"switch: {self.switch} needs switch_start and cutoff")
+            if self.switch_start >= self.cutoff:  # type: ignore[operator]
+                raise ValueError(
+                    f"switch_start ({self.switch_start} Å) must be below cutoff ({self.cutoff} Å)"
+                )
+            if self.normalize == "neighbors":
+                raise ValueError("normalize: neighbors goes with switch: none alone")
+        return self
+
+
 class NetworkSection(Section):
     """Feed-forward networks, one per element (eqs 12, 13)."""
 
@@ -178,6 +231,10 @@ class NetworkSection(Section):
     activation: Literal["tanh", "sigmoid", "sin", "silu", "celu", "gelu", "relu"] = Field(
         default="silu",
         description="tanh, sigmoid, sin, silu, celu, gelu (relu: for energies alone)",
+    )
+    residual: bool = Field(
+        default=False,
+        description="add a hidden layer's input to its output where the width stays or doubles",
     )
     feature_floor: Annotated[float, Field(ge=0.0, le=1.0)] = Field(
         default=0.05, description="smallest spread that features are scaled by / largest one"
@@ -342,3 +399,10 @@ class AniRun(NetworkRun):
 
     kind: Literal["ani-fnn"] = Field(description="ANI features + networks")
     descriptor: AniDescriptor
+
+
+class DeepPotRun(NetworkRun):
+    """DeepPot-SE with networks."""
+
+    kind: Literal["deeppot-fnn"] = Field(description="DeepPot-SE features + networks")
+    descriptor: DeepPotDescriptor = DeepPotDescriptor()

@@ -3,5 +3,6 @@
 from pymlp.descriptors.ani import ANI
 from pymlp.descriptors.base import Descriptor
 from pymlp.descriptors.behler_parrinello import BehlerParrinello
+from pymlp.descriptors.deep_pot_se import DeepPotSE
 
-__all__ = ["ANI", "BehlerParrinello", "Descriptor"]
+__all__ = ["ANI", "BehlerParrinello", "DeepPotSE", "Descriptor"]

@@ -158,6 +158,45 @@ class Descriptor(nn.Module):
         )
         return result
 
+    # -- weights ----------------------------------------------------------------------------
+    # A descriptor with weights is trained with the network behind it. Its features are then made
+    # in two steps, and forces are differentiated from the second back to the first:
+    #   displacements --geometry--> R --features_of--> G,   dE/dd = geometry_vjp(dE/dR).
+    # Without weights the first step is all of it.
+
+    @property
+    def trainable(self) -> bool:
+        """Whether the descriptor has weights to train."""
+        return False
+
+    def geometry(self, displacements: Tensor, neighbor_list: NeighborList, types: Tensor) -> Tensor:
+        """Return what does not depend on weights: here the features [A, F] themselves."""
+        return self.features(displacements, neighbor_list, types)
+
+    def features_of(self, geometry: Tensor, neighbor_list: NeighborList, types: Tensor) -> Tensor:
+        """Return the features [A, F] from :meth:`geometry`, twice differentiable in it."""
+        return geometry
+
+    def geometry_vjp(
+        self,
+        grad_geometry: Tensor,
+        displacements: Tensor,
+        neighbor_list: NeighborList,
+        types: Tensor,
+    ) -> Tensor:
+        """Return dE/dd [P, 3] from dE/d(geometry), differentiable in it."""
+        return self.vjp(grad_geometry, displacements, neighbor_list, types)
+
+    def initialized(self, seed: int, dtype: torch.dtype) -> Descriptor:
+        """Return the descriptor with new weights from a seed: itself, where it has none."""
+        del seed, dtype
+        return self
+
+    def fit(self, displacements: Tensor, neighbor_list: NeighborList, types: Tensor) -> None:
+        """Take from training structures what the weights are scaled by: nothing here."""
+
+    # -- Jacobian ---------------------------------------------------------------------------
+
     def pair_jacobian(
         self, displacements: Tensor, neighbor_list: NeighborList, types: Tensor
     ) -> Tensor:

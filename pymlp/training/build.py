@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 
-from pymlp.config import AniRun, BehlerParrinelloRun
-from pymlp.descriptors import ANI, BehlerParrinello
+from pymlp.config import AniRun, BehlerParrinelloRun, DeepPotRun
+from pymlp.descriptors import ANI, BehlerParrinello, DeepPotSE
 
-__all__ = ["ani", "behler_parrinello"]
+__all__ = ["ani", "behler_parrinello", "deep_pot_se"]
 
 
 def behler_parrinello(config: BehlerParrinelloRun) -> BehlerParrinello:
@@ -48,4 +48,25 @@ def ani(config: AniRun) -> ANI:
         angular_cutoff=section.angular_cutoff,
         channels=section.channels,
         cutoff_function=section.cutoff_function,
+    )
+
+
+def deep_pot_se(config: DeepPotRun) -> DeepPotSE:
+    """Build the DeepPot-SE descriptor of a configuration, with weights from its seed.
+
+    Raises:
+        ValueError: for parameters that the descriptor refuses.
+    """
+    section = config.descriptor
+    return DeepPotSE(
+        config.elements,
+        embedding=section.embedding,
+        n_axis=section.n_axis,
+        cutoff=section.cutoff,
+        switch_start=section.switch_start,
+        switch=section.switch,
+        normalize=section.normalize,
+        sharing=section.sharing,
+        use_radial_column=section.use_radial_column,
+        seed=config.training.seed,
     )

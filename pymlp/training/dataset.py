@@ -3,6 +3,10 @@
 Displacements, neighbour lists and (where memory allows) the features themselves are computed once.
 A step then gathers the rows of its structures, runs the networks, and gets forces from one
 ``descriptor.vjp``; backward needs only the descriptor's ``_jvp``.
+
+The Jacobian is not kept: for 32 Claisen structures vjp and jvp by the op take 2.6 ms (ANI-1x) and
+3.7 ms (bp-fnn's default set) of one core, products with a stored dense Jacobian 5.2 and 3.3 ms,
+and 780 and 510 MB for the 1500 training structures.
 """
 
 from __future__ import annotations
@@ -29,7 +33,8 @@ class TrainingBatch:
     """What one optimiser step reads.
 
     Attributes:
-        features: [A, F].
+        features: what the descriptor's ``geometry`` gives: the features [A, F], or for a
+            descriptor with weights what they are made of.
         types: [A] int64, index of the element of each atom.
         structure_index: [A] int64.
         displacements: [P, 3] Å.
@@ -112,7 +117,7 @@ class CachedStructures(torch.utils.data.Dataset[TrainingBatch]):
         self.forces = None if batch.forces is None else batch.forces.to(device, dtype)
         size = batch.n_atoms * descriptor.n_features * torch.finfo(dtype).bits // 8
         self.features: Tensor | None = None
-        if size <= cache_limit:
+        if size <= cache_limit and not descriptor.trainable:
             self.features = self._all_features(batch.n_atoms, dtype, device)
 
     def _all_features(self, n_atoms: int, dtype: torch.dtype, device: torch.device) -> Tensor:
@@ -152,7 +157,7 @@ class CachedStructures(torch.utils.data.Dataset[TrainingBatch]):
             features = self.features.index_select(0, atoms)
         else:
             with torch.no_grad():
-                features = self.descriptor.features(vectors, pairs, types)
+                features = self.descriptor.geometry(vectors, pairs, types)
         return TrainingBatch(
             features=features,
             types=types,

@@ -40,15 +40,16 @@ def energies_and_forces(
     """Return energies [B] (eV) and forces [A, 3] (eV/Å) of the cached structures.
 
     With v = dE/dG from the networks, F = -J^T v is one ``descriptor.vjp``. Positions carry no
-    gradient: the loss then differentiates F with respect to v alone, which is one ``_jvp``.
+    gradient: the loss then differentiates F with respect to v alone, which is one ``_jvp``. Where
+    the descriptor has weights, G is what they act on, and not the features.
     """
-    features = batch.features.detach().requires_grad_(forces)
-    atomic = network(features, batch.types)
+    geometry = batch.features.detach().requires_grad_(forces)
+    atomic = network(descriptor.features_of(geometry, batch.pairs, batch.types), batch.types)
     energies = atomic.new_zeros(batch.n_structures).index_add(0, batch.structure_index, atomic)
     if not forces:
         return energies, None
-    (slopes,) = torch.autograd.grad(atomic.sum(), features, create_graph=create_graph)
-    pair_gradients = descriptor.vjp(slopes, batch.displacements, batch.pairs, batch.types)
+    (slopes,) = torch.autograd.grad(atomic.sum(), geometry, create_graph=create_graph)
+    pair_gradients = descriptor.geometry_vjp(slopes, batch.displacements, batch.pairs, batch.types)
     return energies, forces_from_pairs(pair_gradients, batch.pairs)
 
 
@@ -92,7 +93,7 @@ class ForceMatching(LightningModule):
 
     Args:
         network: the per-element networks, their feature and energy scales already set.
-        descriptor: gives J^T v; has no parameters.
+        descriptor: gives J^T v; trained with the network where it has weights.
         settings: the ``training`` section of the configuration.
         steps_per_epoch: optimiser steps of one epoch.
         loss_unit: (eV/Å)^2 (eV^2 without forces): the loss is divided by it, which makes it, its
@@ -113,9 +114,14 @@ class ForceMatching(LightningModule):
         forces: bool,
     ) -> None:
         super().__init__()
-        self.network = network
-        self.averaged = copy.deepcopy(network).requires_grad_(False) if settings.ema else network
-        # In a list, so that it is no submodule: it has no weights, and no place in checkpoints.
+        parts: dict[str, torch.nn.Module] = {"network": network}
+        if descriptor.trainable:
+            parts["descriptor"] = descriptor
+        self.trained = torch.nn.ModuleDict(parts)
+        self.averaged = (
+            copy.deepcopy(self.trained).requires_grad_(False) if settings.ema else self.trained
+        )
+        # In a list, so that it is no submodule: without weights it has no place in checkpoints.
         self._descriptor = [descriptor]
         self.settings, self.seed, self.with_forces = settings, seed, forces
         self.steps_per_epoch, self.loss_unit = steps_per_epoch, loss_unit
@@ -129,12 +135,24 @@ class ForceMatching(LightningModule):
         self.validation_sums = ErrorSums()
         self.row: dict[str, float] = {}
 
+    def _parts(self, modules: torch.nn.ModuleDict) -> tuple[ElementNetworks, Descriptor]:
+        network, descriptor = modules["network"], self._descriptor[0]
+        if "descriptor" in modules:
+            descriptor = modules["descriptor"]  # type: ignore[assignment]
+        return network, descriptor  # type: ignore[return-value]
+
+    def best(self) -> tuple[ElementNetworks, Descriptor]:
+        """Return network and descriptor with the weights of the best validation."""
+        if self.progress.weights:
+            self.averaged.load_state_dict(self.progress.weights)
+        return self._parts(self.averaged)
+
     # -- optimisation -----------------------------------------------------------------------
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Return Adam, or AdamW where a weight decay is set."""
         # foreach: one call for all weights, which for these small networks is most of the step.
-        weights = [w for w in self.network.parameters() if w.requires_grad]
+        weights = [w for w in self.trained.parameters() if w.requires_grad]
         rate, decay = self.settings.learning_rate, self.settings.weight_decay
         if decay:
             return torch.optim.AdamW(weights, lr=rate, weight_decay=decay, foreach=True)
@@ -161,7 +179,7 @@ class ForceMatching(LightningModule):
         for group in self.trainer.optimizers[0].param_groups:
             group["lr"] = self.settings.learning_rate * factor
         energies, forces = energies_and_forces(
-            self.network, self._descriptor[0], batch, forces=self.with_forces, create_graph=True
+            *self._parts(self.trained), batch, forces=self.with_forces, create_graph=True
         )
         energy_errors = energies - batch.energies
         weight_energy, weight_force = self.weights.at(factor)
@@ -182,7 +200,7 @@ class ForceMatching(LightningModule):
         keep = min(self.settings.ema, (1.0 + step) / (10.0 + step))
         with torch.no_grad():
             torch._foreach_lerp_(
-                list(self.averaged.parameters()), list(self.network.parameters()), 1.0 - keep
+                list(self.averaged.parameters()), list(self.trained.parameters()), 1.0 - keep
             )
 
     def on_train_epoch_start(self) -> None:
@@ -199,11 +217,7 @@ class ForceMatching(LightningModule):
         """Add the errors of the averaged weights on one batch."""
         with torch.enable_grad():
             energies, forces = energies_and_forces(
-                self.averaged,
-                self._descriptor[0],
-                batch,
-                forces=self.with_forces,
-                create_graph=False,
+                *self._parts(self.averaged), batch, forces=self.with_forces, create_graph=False
             )
         force_errors = (
             forces - batch.forces if forces is not None and batch.forces is not None else None

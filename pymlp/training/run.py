@@ -30,7 +30,7 @@ from pymlp.io import data_hash
 from pymlp.labelled_data import read_training_data, target_description
 from pymlp.networks import ElementNetworks
 from pymlp.structures import Batch
-from pymlp.training.dataset import CachedStructures, EpochShuffle
+from pymlp.training.dataset import CachedStructures, EpochShuffle, TrainingBatch
 from pymlp.training.log import read_log
 
 __all__ = ["TrainingResult", "train"]
@@ -105,18 +105,17 @@ def train(
     held_out = CachedStructures(
         validation, descriptor, dtype=dtype, device=device, cache_limit=limit
     )
-    scales = _Scales.fit(cached, training, config)
+    part = _some_structures(cached)
+    descriptor.fit(part.displacements.double(), part.pairs, part.types)
     seconds = 0.0
-    networks = []
+    models = []
     for member in range(config.network.committee):
-        network, used = _train_member(
-            config, member, directory, descriptor, cached, held_out, scales
+        network, own, used = _train_member(
+            config, member, directory, descriptor, cached, held_out, training
         )
-        networks.append(network)
+        models.append((network, own))
         seconds += used
-    return _finish(
-        config, directory, descriptor, networks, cached, training, validation, identity, seconds
-    )
+    return _finish(config, directory, models, cached, training, validation, identity, seconds)
 
 
 # -- preparation ----------------------------------------------------------------------------
@@ -220,14 +219,20 @@ class _Scales:
     loss_unit: float  # (eV/Å)^2, or eV^2
 
     @classmethod
-    def fit(cls, cached: CachedStructures, training: Batch, config: NetworkRun) -> _Scales:
+    def fit(
+        cls,
+        descriptor: Descriptor,
+        cached: CachedStructures,
+        training: Batch,
+        config: NetworkRun,
+    ) -> _Scales:
         """Fit to the training structures (to a part of them where features are not kept).
 
         Every feature is scaled by its spread over the atoms of the element, but by no less than
         ``feature_floor`` times the largest spread there: full standardisation blows up features
         that hardly vary, and the network then fits their noise.
         """
-        features, types = _some_features(cached)
+        features, types = _some_features(descriptor, cached)
         n_types, n_features = len(config.elements), features.shape[1]
         shape = (n_types, n_features)
         mean = torch.zeros(shape, dtype=torch.float64)
@@ -267,12 +272,17 @@ class _Scales:
             network.energy_scale.fill_(self.energy_scale)
 
 
-def _some_features(cached: CachedStructures) -> tuple[Tensor, Tensor]:
+def _some_structures(cached: CachedStructures) -> TrainingBatch:
+    count = int((cached.atom_offsets <= _SCALING_ATOMS).sum()) - 1
+    return cached[torch.arange(max(1, count))]
+
+
+@torch.no_grad()
+def _some_features(descriptor: Descriptor, cached: CachedStructures) -> tuple[Tensor, Tensor]:
     if cached.features is not None:
         return cached.features, cached.types
-    count = int((cached.atom_offsets <= _SCALING_ATOMS).sum()) - 1
-    part = cached[torch.arange(max(1, count))]
-    return part.features, part.types
+    part = _some_structures(cached)
+    return descriptor.features_of(part.features, part.pairs, part.types), part.types
 
 
 # -- training -------------------------------------------------------------------------------
@@ -289,9 +299,12 @@ def _train_member(
     descriptor: Descriptor,
     cached: CachedStructures,
     held_out: CachedStructures,
-    scales: _Scales,
-) -> tuple[ElementNetworks, float]:
-    """Train one network, or go on with it; return it with its best weights, and the seconds."""
+    training: Batch,
+) -> tuple[ElementNetworks, Descriptor, float]:
+    """Train one network (and its descriptor, where that has weights), or go on with it.
+
+    Returns network and descriptor with their best weights, and the seconds that it took.
+    """
     from lightning.pytorch import Trainer
     from torch.utils.data import DataLoader
 
@@ -306,14 +319,18 @@ def _train_member(
     settings = config.training
     seed = settings.seed + member
     torch.manual_seed(seed)
+    dtype = getattr(torch, settings.precision)
+    descriptor = descriptor.initialized(seed, dtype)
     network = ElementNetworks(
         descriptor.n_features,
         config.elements,
         config.network.hidden,
         config.network.activation,
+        config.network.residual,
         seed=seed,
-        dtype=getattr(torch, settings.precision),
+        dtype=dtype,
     )
+    scales = _Scales.fit(descriptor, cached, training, config)
     scales.apply(network)
     order = EpochShuffle(len(cached), settings.batch_size, seed)
     module = ForceMatching(
@@ -365,11 +382,13 @@ def _train_member(
             raise KeyboardInterrupt from None
     if trainer.interrupted:
         raise KeyboardInterrupt
-    network = module.averaged if settings.ema else module.network
-    if module.progress.weights:
-        network.load_state_dict(module.progress.weights)
+    network, best = module.best()
+    # A descriptor of its own: the cached structures still need theirs on the training device.
+    own = Descriptor.from_config(best.to_config()).to(torch.float64)
+    own.load_state_dict(best.state_dict())
     rows = read_log(folder / "log.csv")
-    return network.cpu().to(torch.float64), float(rows[-1]["seconds"]) if rows else 0.0
+    seconds = float(rows[-1]["seconds"]) if rows else 0.0
+    return network.cpu().to(torch.float64), own, seconds
 
 
 @contextmanager
@@ -394,8 +413,7 @@ def _quiet_lightning() -> Iterator[None]:
 def _finish(
     config: NetworkRun,
     directory: Path,
-    descriptor: Descriptor,
-    networks: list[ElementNetworks],
+    models: list[tuple[ElementNetworks, Descriptor]],
     cached: CachedStructures,
     training: Batch,
     validation: Batch,
@@ -406,10 +424,10 @@ def _finish(
     from pymlp.plotting import loss_curve, parity
     from pymlp.potential import Potential
 
+    descriptors = [descriptor for _, descriptor in models]
     potential = Potential(
-        # A descriptor of its own: the cached structures still need theirs on the training device.
-        Descriptor.from_config(descriptor.to_config()),
-        networks,
+        descriptors if descriptors[0].trainable else descriptors[0],
+        [network for network, _ in models],
         metadata={
             "target": target_description(config.data),
             "data": {
@@ -423,7 +441,9 @@ def _finish(
     )
     for begin in range(0, len(cached), _VALIDATION_BATCH):
         part = cached[range(begin, min(begin + _VALIDATION_BATCH, len(cached)))]
-        potential.record_ranges(part.features.cpu(), part.types.cpu())
+        pairs, types = part.pairs.to("cpu"), part.types.cpu()
+        features = potential.descriptor.features_of(part.features.cpu(), pairs, types)
+        potential.record_ranges(features.detach(), types)
     result = evaluate(potential, validation)
     metrics = result.summary() | {"training_seconds": round(seconds, 1)}
     potential.metadata["validation"] = metrics

@@ -1,0 +1,485 @@
+"""DeepPot-SE (eqs 7-11): environment matrix, embedding networks, and their contraction."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+import torch
+from torch import Tensor
+
+from pymlp import deep_pot_ops as ops
+from pymlp.descriptors.base import Descriptor
+from pymlp.descriptors.symmetry_parameters import choice
+from pymlp.embedding import EmbeddingNetworks, EmbeddingTable
+from pymlp.neighbors import NeighborList
+
+__all__ = ["DeepPotSE"]
+
+SwitchName: TypeAlias = Literal["none", "cosine", "quintic"]
+Sharing: TypeAlias = Literal["type_pair", "neighbor_only"]
+
+
+@dataclass(frozen=True)
+class _PairKinds:
+    """The pairs of a list by kind: sorted order, its inverse, and pairs of each kind."""
+
+    kinds: Tensor
+    order: Tensor
+    rows: Tensor
+    counts: tuple[int, ...]
+
+
+class DeepPotSE(Descriptor):
+    """DeepPot-SE: D_i = (𝒢₁ᵀ R̃)(R̃ᵀ 𝒢₂), m1 x m2 numbers for each atom.
+
+    Rows of R̃ are (s, s x/R, s y/R, s z/R) of the neighbours (eq 8), rows of 𝒢 embedding networks
+    of s (eq 10), 𝒢₂ its first m2 columns. Every neighbour counts, however many there are.
+
+    The embedding has weights that are trained with the network behind it: ``trainable`` is true,
+    and a potential keeps one such descriptor for each network of a committee.
+
+    Args:
+        elements: chemical symbols of the atoms that may come; their order is that of the types.
+        embedding: widths of the embedding networks; the last is m1.
+        n_axis: m2, columns of the second factor.
+        cutoff: Å, R_c; ``None`` with ``switch="none"``: every atom of an isolated structure.
+        switch_start: Å, R_cs.
+        switch: ``"cosine"`` (eq 9), ``"quintic"`` (DeePMD's) or ``"none"`` (s = 1/R).
+        normalize: ``None``: sums as they are; a number: 𝒢ᵀR̃ is divided by it; ``"neighbors"``: by
+            the number of neighbours, for ``switch="none"`` alone, because the energy would jump
+            where an atom crosses a cutoff.
+        sharing: ``"type_pair"``: a network for each pair of elements (centre, neighbour);
+            ``"neighbor_only"``: one for each element of the neighbour.
+        use_radial_column: whether s itself stands in the product (eq 11) or, as in the tutorial's
+            lesson, the other three columns alone.
+        table: ``None``, or ``{"tolerance", "shortest"}``: 𝒢 from a table, see :meth:`tabulated`.
+        seed: of the initial weights; ``None`` takes torch's global generator.
+        dtype: of the weights; torch's default if ``None``.
+
+    Raises:
+        ValueError: for parameters out of range or that exclude each other, m2 > m1 among them, and
+            unknown or repeated elements.
+    """
+
+    family = "deep_pot_se"
+    column_mask: Tensor
+
+    def __init__(
+        self,
+        elements: Sequence[str],
+        embedding: Sequence[int] = (25, 50, 100),
+        n_axis: int = 4,
+        cutoff: float | None = None,
+        switch_start: float | None = None,
+        switch: SwitchName = "none",
+        normalize: Literal["neighbors"] | float | None = None,
+        sharing: Sharing = "type_pair",
+        use_radial_column: bool = True,
+        table: dict[str, float] | None = None,
+        *,
+        seed: int | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        choice("switch", switch, tuple(ops.SWITCH_FUNCTIONS))
+        choice("sharing", sharing, ("type_pair", "neighbor_only"))
+        self.switch_start = _check_switch(switch, switch_start, cutoff)
+        super().__init__(elements, math.inf if cutoff is None else float(cutoff))
+        self.switch: SwitchName = switch
+        self.sharing: Sharing = sharing
+        self.normalize = _check_normalize(normalize, switch)
+        self.use_radial_column = bool(use_radial_column)
+        n_types = len(self.elements)
+        n_kinds = n_types * n_types if sharing == "type_pair" else n_types
+        self.embedding = EmbeddingNetworks(n_kinds, embedding, seed=seed, dtype=dtype)
+        self.n_axis = int(n_axis)
+        if not 1 <= self.n_axis <= self.embedding.n_functions:
+            raise ValueError(
+                f"n_axis (m2) must be in 1 ... m1 = {self.embedding.n_functions}, got {n_axis}"
+            )
+        self.n_features = self.embedding.n_functions * self.n_axis
+        self._switch_arguments = (
+            self.switch_start,
+            self.cutoff,
+            ops.SWITCH_FUNCTIONS[switch],
+        )
+        mask = torch.ones(4, dtype=torch.float64)
+        mask[0] = float(self.use_radial_column)
+        self.register_buffer("column_mask", mask, persistent=False)
+        self.table_options = None if table is None else _check_table(table, use_radial_column)
+        self._table: EmbeddingTable | None = None
+        self._table_casts: dict[tuple[torch.device, torch.dtype], Tensor] = {}
+
+    @classmethod
+    def paper(cls, elements: Sequence[str], **options: Any) -> DeepPotSE:
+        """Return the paper's: 25-50-100, m2 = 4, s = 1/R for every atom, no normalisation."""
+        return cls(elements, (25, 50, 100), 4, **options)
+
+    @classmethod
+    def deepmd_like(
+        cls,
+        elements: Sequence[str],
+        cutoff: float = 6.0,
+        switch_start: float = 0.5,
+        n_neighbors: float = 100.0,
+        embedding: Sequence[int] = (25, 50, 100),
+        n_axis: int = 16,
+        **options: Any,
+    ) -> DeepPotSE:
+        """Return what DeePMD-kit calls se_e2_a: quintic switch, sums over a fixed number.
+
+        Args:
+            elements: chemical symbols.
+            cutoff: Å, DeePMD's ``rcut``.
+            switch_start: Å, DeePMD's ``rcut_smth``.
+            n_neighbors: the sum of DeePMD's ``sel``; here no more than what sums are divided by.
+            embedding: widths, DeePMD's ``neuron``.
+            n_axis: m2, DeePMD's ``axis_neuron``.
+            options: ``sharing``, ``seed`` and ``dtype``.
+        """
+        return cls(
+            elements,
+            embedding,
+            n_axis,
+            cutoff,
+            switch_start,
+            "quintic",
+            float(n_neighbors),
+            **options,
+        )
+
+    # -- features -------------------------------------------------------------------------------
+
+    @property
+    def trainable(self) -> bool:
+        """Whether there are weights to train: not where 𝒢 comes from a table."""
+        return self.table_options is None
+
+    def environment(self, displacements: Tensor) -> Tensor:
+        """Return R̃ [P, 4] (eq 8), differentiable twice in the displacements [P, 3]."""
+        return ops.environment_matrix(displacements, *self._switch_arguments)
+
+    def geometry(self, displacements: Tensor, neighbor_list: NeighborList, types: Tensor) -> Tensor:
+        """Return what does not depend on weights: R̃ [P, 4]."""
+        self._check_cutoff(neighbor_list)
+        return self.environment(displacements)
+
+    def features_of(self, geometry: Tensor, neighbor_list: NeighborList, types: Tensor) -> Tensor:
+        """Return the features [A, F] of R̃ = :meth:`geometry`, twice differentiable in R̃."""
+        if self._from_table(geometry):
+            kinds = self._kinds(neighbor_list, types)
+            features = ops.deep_pot_se_table(
+                geometry, neighbor_list.pair_offsets, kinds, *self._table_arguments(geometry)
+            )
+        else:
+            pairs = self._pairs(neighbor_list, types)
+            s = geometry[:, 0].index_select(0, pairs.order)
+            g = self.embedding(s, pairs.counts)
+            features = ops.deep_pot_se(
+                g, self._columns(geometry), neighbor_list.pair_offsets, pairs.rows, self.n_axis
+            )
+        return self._normalized(features, neighbor_list)
+
+    def geometry_vjp(
+        self,
+        grad_geometry: Tensor,
+        displacements: Tensor,
+        neighbor_list: NeighborList,
+        types: Tensor,
+    ) -> Tensor:
+        """Return (dR̃/dd)ᵀ g [P, 3] for g [P, 4], differentiable in g."""
+        return ops.environment_matrix_backward(
+            grad_geometry, displacements, *self._switch_arguments
+        )
+
+    def features(self, displacements: Tensor, neighbor_list: NeighborList, types: Tensor) -> Tensor:
+        """Return the features from displacements, as :meth:`Descriptor.features`."""
+        geometry = self.geometry(displacements, neighbor_list, types)
+        return self.features_of(geometry, neighbor_list, types)
+
+    def vjp(
+        self,
+        grad_features: Tensor,
+        displacements: Tensor,
+        neighbor_list: NeighborList,
+        types: Tensor,
+    ) -> Tensor:
+        """Return (dG/dd)ᵀ g for every pair, as :meth:`Descriptor.vjp`.
+
+        Differentiable in g, the weights and the displacements where gradients are recorded.
+        """
+        geometry = self.geometry(displacements, neighbor_list, types)
+        if torch.is_grad_enabled():
+            if not geometry.requires_grad:
+                geometry = geometry.requires_grad_()
+            features = self.features_of(geometry, neighbor_list, types)
+            (slope,) = torch.autograd.grad(features, geometry, grad_features, create_graph=True)
+        else:
+            slope = self._slopes(grad_features, geometry, neighbor_list, types)
+        return self.geometry_vjp(slope, displacements, neighbor_list, types)
+
+    def _slopes(
+        self, grad: Tensor, geometry: Tensor, neighbor_list: NeighborList, types: Tensor
+    ) -> Tensor:
+        """The gradient [P, 4] with respect to R̃, by hand."""
+        grad = self._normalized(grad, neighbor_list)
+        if self._from_table(geometry):
+            return ops.deep_pot_se_table_backward(
+                grad,
+                geometry,
+                neighbor_list.pair_offsets,
+                self._kinds(neighbor_list, types),
+                *self._table_arguments(geometry),
+            )
+        pairs = self._pairs(neighbor_list, types)
+        g, g_slope = self.embedding.with_slopes(
+            geometry[:, 0].index_select(0, pairs.order), pairs.counts
+        )
+        by_function, by_column = torch.ops.pymlp.deep_pot_se_backward.default(
+            grad,
+            g,
+            self._columns(geometry),
+            neighbor_list.pair_offsets,
+            pairs.rows,
+            self.n_axis,
+        )
+        slope: Tensor = self._columns(by_column)
+        along = (by_function * g_slope).sum(dim=1).index_select(0, pairs.rows)
+        return torch.cat([(slope[:, 0] + along)[:, None], slope[:, 1:]], dim=1)
+
+    @torch.no_grad()
+    def pair_jacobian(
+        self, displacements: Tensor, neighbor_list: NeighborList, types: Tensor
+    ) -> Tensor:
+        """Return the derivative of the centre's features by each pair's displacement, [P, F, 3].
+
+        Where 𝒢 comes from a table, this is the derivative of the networks behind it.
+        """
+        geometry = self.geometry(displacements, neighbor_list, types)
+        pairs = self._pairs(neighbor_list, types)
+        r = self._columns(geometry)
+        s = geometry[:, 0].index_select(0, pairs.order)
+        g, g_slope = (x[pairs.rows] for x in self.embedding.with_slopes(s, pairs.counts))
+        centers = neighbor_list.centers
+        moments = r.new_zeros(neighbor_list.n_atoms, g.shape[1], 4).index_add(
+            0, centers, g[:, :, None] * r[:, None, :]
+        )[centers]
+        # dT/dR̃ of the pair: [P, m1, column of T, column of R̃]
+        change = g[:, :, None, None] * torch.diag(self.column_mask.to(g.dtype))
+        change[..., 0] += g_slope[:, :, None] * r[:, None, :]
+        m2 = self.n_axis
+        slope = torch.einsum("pakc,pbk->pabc", change, moments[:, :m2])
+        slope += torch.einsum("pak,pbkc->pabc", moments, change[:, :m2])
+        rows = ops.environment_matrix_jacobian(displacements, *self._switch_arguments)
+        result = torch.einsum("pfc,pcx->pfx", slope.flatten(1, 2), rows)
+        factor = self._factor(neighbor_list, result.dtype)
+        if isinstance(factor, Tensor):
+            return result * factor[centers][:, :, None]
+        return result if factor == 1.0 else result * factor
+
+    def _columns(self, geometry: Tensor) -> Tensor:
+        if self.use_radial_column:
+            return geometry
+        return geometry * self.column_mask.to(geometry.dtype)
+
+    def _factor(self, neighbor_list: NeighborList, dtype: torch.dtype) -> Tensor | float:
+        if self.normalize is None:
+            return 1.0
+        if self.normalize == "neighbors":
+            counts = neighbor_list.pair_offsets.diff().clamp(min=1).to(dtype)
+            return counts.reciprocal().square()[:, None]
+        return float(self.normalize) ** -2
+
+    def _normalized(self, features: Tensor, neighbor_list: NeighborList) -> Tensor:
+        factor = self._factor(neighbor_list, features.dtype)
+        return features if isinstance(factor, float) and factor == 1.0 else features * factor
+
+    def _kinds(self, neighbor_list: NeighborList, types: Tensor) -> Tensor:
+        kinds = types.index_select(0, neighbor_list.neighbors)
+        if self.sharing == "type_pair":
+            kinds = kinds + len(self.elements) * types.index_select(0, neighbor_list.centers)
+        return kinds
+
+    def _pairs(self, neighbor_list: NeighborList, types: Tensor) -> _PairKinds:
+        kinds = self._kinds(neighbor_list, types)
+        order = torch.argsort(kinds, stable=True)
+        rows = torch.empty_like(order)
+        rows[order] = torch.arange(len(order), device=order.device)
+        counts = torch.bincount(kinds, minlength=self.embedding.n_kinds).tolist()
+        return _PairKinds(kinds, order, rows, tuple(counts))
+
+    # -- table ----------------------------------------------------------------------------------
+
+    def tabulated(self, tolerance: float = 1e-7, shortest: float = 0.5) -> DeepPotSE:
+        """Return the same descriptor with 𝒢 from a table, several times as fast.
+
+        Distances below ``shortest`` go to the networks, which the descriptor keeps.
+
+        Args:
+            tolerance: largest error of 𝒢 relative to its largest value.
+            shortest: Å, the shortest distance in the table.
+
+        Raises:
+            ValueError: for a tolerance that cannot be reached, or without the radial column.
+        """
+        config = self.to_config() | {"table": {"tolerance": tolerance, "shortest": shortest}}
+        return self._copy(config)
+
+    def exact(self) -> DeepPotSE:
+        """Return the same descriptor with 𝒢 from the networks."""
+        return self._copy(self.to_config() | {"table": None})
+
+    def _copy(self, config: dict[str, Any]) -> DeepPotSE:
+        parameters = {key: value for key, value in config.items() if key != "family"}
+        copy = DeepPotSE(**parameters, dtype=self.embedding.weights[0].dtype)
+        copy.load_state_dict(self.state_dict())
+        copy = copy.to(self.column_mask.device)
+        if copy.table_options is not None:
+            copy.embedding_table()
+        return copy
+
+    def embedding_table(self) -> EmbeddingTable:
+        """Return the table, built from the networks when first asked for.
+
+        Raises:
+            ValueError: if the descriptor has none, or the tolerance cannot be reached.
+        """
+        if self.table_options is None:
+            raise ValueError("this descriptor has no table; descriptor.tabulated() makes one")
+        if self._table is None:
+            shortest = self.table_options["shortest"]
+            d = torch.tensor([[shortest, 0.0, 0.0]], dtype=torch.float64)
+            last = float(ops.environment_matrix(d, *self._switch_arguments)[0, 0])
+            if not last > 0:
+                raise ValueError(
+                    f"table: shortest must be below the cutoff {self.cutoff} Å, got {shortest} Å"
+                )
+            self._table = EmbeddingTable(self.embedding, last, self.table_options["tolerance"])
+        return self._table
+
+    def _from_table(self, geometry: Tensor) -> bool:
+        if self.table_options is None:
+            return False
+        if not len(geometry):
+            return True
+        # Shorter distances than the table knows: the networks, for all pairs.
+        return bool(geometry[:, 0].max() <= self.embedding_table().last)
+
+    def _table_arguments(self, geometry: Tensor) -> tuple[Any, ...]:
+        table = self.embedding_table()
+        key = (geometry.device, geometry.dtype)
+        if key not in self._table_casts:
+            self._table_casts[key] = table.coefficients.to(*key)
+        return (
+            self._table_casts[key],
+            0.0,
+            table.width,
+            self.embedding.n_functions,
+            self.n_axis,
+        )
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        super()._load_from_state_dict(*args, **kwargs)
+        # The table belongs to the weights that it was built from.
+        self._table = None
+        self._table_casts = {}
+
+    # -- training -------------------------------------------------------------------------------
+
+    def initialized(self, seed: int, dtype: torch.dtype) -> DeepPotSE:
+        """Return the same descriptor with new weights from a seed (standards are kept)."""
+        config = {key: value for key, value in self.to_config().items() if key != "family"}
+        fresh = DeepPotSE(**config, seed=seed, dtype=dtype)
+        fresh.embedding.input_mean.copy_(self.embedding.input_mean)
+        fresh.embedding.input_scale.copy_(self.embedding.input_scale)
+        return fresh.to(self.column_mask.device)
+
+    @torch.no_grad()
+    def fit(self, displacements: Tensor, neighbor_list: NeighborList, types: Tensor) -> None:
+        """Standardise what the embedding networks get, by training structures."""
+        pairs = self._pairs(neighbor_list, types)
+        s = self.geometry(displacements, neighbor_list, types)[:, 0]
+        self.embedding.fit_inputs(s.index_select(0, pairs.order), pairs.counts)
+
+    # -- description ----------------------------------------------------------------------------
+
+    def feature_labels(self, center: str | None = None) -> list[str]:
+        """Return the name of each feature, ``"D[a, b]"`` with b (m2) running fastest.
+
+        Raises:
+            ValueError: for an unknown centre.
+        """
+        if center is not None and center not in self.elements:
+            raise ValueError(f"center must be one of {self.elements}, got {center!r}")
+        return [
+            f"D[{a}, {b}]" for a in range(self.embedding.n_functions) for b in range(self.n_axis)
+        ]
+
+    def to_config(self) -> dict[str, Any]:
+        """Return what makes a descriptor of the same shape, as plain JSON; weights are new."""
+        return {
+            "family": self.family,
+            "elements": list(self.elements),
+            "embedding": list(self.embedding.widths),
+            "n_axis": self.n_axis,
+            "cutoff": None if math.isinf(self.cutoff) else self.cutoff,
+            "switch_start": None if self.switch == "none" else self.switch_start,
+            "switch": self.switch,
+            "normalize": self.normalize,
+            "sharing": self.sharing,
+            "use_radial_column": self.use_radial_column,
+            "table": self.table_options,
+        }
+
+
+def _check_switch(switch: str, start: float | None, cutoff: float | None) -> float:
+    """Return R_cs (0 without a switch), refusing lengths that do not go with the switch."""
+    if switch == "none":
+        if cutoff is not None or start is not None:
+            raise ValueError(
+                "switch='none' sees every atom of an isolated structure: leave cutoff and "
+                f"switch_start out, got cutoff={cutoff}, switch_start={start}; or choose "
+                "switch='cosine' or 'quintic'"
+            )
+        return 0.0
+    if cutoff is None or start is None:
+        raise ValueError(
+            f"switch={switch!r} needs cutoff and switch_start (Å), got {cutoff} and {start}"
+        )
+    if not (math.isfinite(cutoff) and 0 <= start < cutoff):
+        raise ValueError(
+            f"switch_start must be in 0 ... cutoff (Å), got switch_start={start}, cutoff={cutoff}"
+        )
+    return float(start)
+
+
+def _check_normalize(normalize: Any, switch: str) -> Literal["neighbors"] | float | None:
+    if normalize is None:
+        return None
+    if normalize == "neighbors":
+        if switch != "none":
+            raise ValueError(
+                "normalize='neighbors' goes with switch='none' alone: the energy would jump where "
+                "an atom crosses the cutoff. Give a number, for instance the usual number of "
+                "neighbours"
+            )
+        return "neighbors"
+    if isinstance(normalize, (int, float)) and math.isfinite(normalize) and normalize > 0:
+        return float(normalize)
+    raise ValueError(
+        f"normalize must be None, 'neighbors' or a number above zero, got {normalize!r}"
+    )
+
+
+def _check_table(table: dict[str, float], use_radial_column: bool) -> dict[str, float]:
+    if not isinstance(table, dict) or set(table) != {"tolerance", "shortest"}:
+        raise ValueError(f"table must hold tolerance and shortest, got {table!r}")
+    if not use_radial_column:
+        raise ValueError("a table needs use_radial_column=True")
+    values = {name: float(value) for name, value in table.items()}
+    for name, value in values.items():
+        if not (math.isfinite(value) and value > 0):
+            raise ValueError(f"table: {name} must be above zero, got {value}")
+    return values

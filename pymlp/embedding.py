@@ -1,0 +1,260 @@
+"""Embedding networks of DeepPot-SE (eq 10): from s(R) to the rows of 𝒢, one network for each kind.
+
+Layers are residual as in the paper: where the width stays, the input is added to the tanh output;
+where it doubles, the input beside itself is. Pairs come sorted by kind, so that each layer of each
+network is one matrix product on its own pairs alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["EmbeddingNetworks", "EmbeddingTable"]
+
+
+class EmbeddingNetworks(nn.Module):
+    """One network s -> [m1] for each kind of pair.
+
+    Args:
+        n_kinds: number of networks.
+        widths: of the layers; the last is m1.
+        seed: of the initial weights; ``None`` takes torch's global generator.
+        dtype: of the weights; torch's default if ``None``.
+
+    Attributes:
+        input_mean, input_scale: [n_kinds] float64, what s is standardised by (0 and 1: not at all).
+
+    Raises:
+        ValueError: for no layers, or sizes below one.
+    """
+
+    input_mean: Tensor
+    input_scale: Tensor
+
+    _FLOAT64 = ("input_mean", "input_scale")
+
+    def __init__(
+        self,
+        n_kinds: int,
+        widths: Sequence[int] = (25, 50, 100),
+        *,
+        seed: int | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        self.n_kinds = int(n_kinds)
+        self.widths = tuple(int(width) for width in widths)
+        if not self.widths or min(self.widths) < 1 or self.n_kinds < 1:
+            raise ValueError(
+                f"embedding must be a list of widths of at least 1, got {list(widths)} "
+                f"for {n_kinds} kinds of pairs"
+            )
+        generator = None if seed is None else torch.Generator().manual_seed(int(seed))
+        self.weights = nn.ParameterList()
+        self.biases = nn.ParameterList()
+        float64 = torch.float64
+        for n_in, n_out in pairwise((1, *self.widths)):
+            # Drawn in float64 and then rounded: a seed means the same networks in any precision.
+            # Biases are drawn, too: functions of one number differ by where they bend.
+            spread = (n_in + n_out) ** -0.5
+            weight = spread * torch.randn(
+                self.n_kinds, n_in, n_out, generator=generator, dtype=float64
+            )
+            bias = torch.randn(self.n_kinds, n_out, generator=generator, dtype=float64)
+            kind = dtype or torch.get_default_dtype()
+            self.weights.append(nn.Parameter(weight.to(kind)))
+            self.biases.append(nn.Parameter(bias.to(kind)))
+        self.register_buffer("input_mean", torch.zeros(self.n_kinds, dtype=float64))
+        self.register_buffer("input_scale", torch.ones(self.n_kinds, dtype=float64))
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> EmbeddingNetworks:
+        kept = {name: getattr(self, name) for name in self._FLOAT64}
+        super()._apply(fn, recurse)
+        for name, value in kept.items():  # a cast does not round them
+            setattr(self, name, value.to(getattr(self, name).device))
+        return self
+
+    @property
+    def n_functions(self) -> int:
+        """m1."""
+        return self.widths[-1]
+
+    def forward(self, s: Tensor, counts: Sequence[int]) -> Tensor:
+        """Return 𝒢 [P, m1] in the precision of ``s``, differentiable as often as wanted.
+
+        Args:
+            s: [P] 1/Å, sorted by kind.
+            counts: pairs of each kind.
+        """
+        parts = []
+        layers = self._layers(s.dtype)
+        mean, scale = self._standards(s.dtype)
+        for kind, part in enumerate(s.split(tuple(counts))):
+            if not len(part):
+                continue
+            x = ((part - mean[kind]) / scale[kind])[:, None]
+            for weight, bias in layers:
+                y = torch.tanh(torch.addmm(bias[kind], x, weight[kind]))
+                x = _residual(x, y)
+            parts.append(x)
+        return torch.cat(parts) if parts else s.new_zeros(0, self.n_functions)
+
+    @torch.no_grad()
+    def with_slopes(self, s: Tensor, counts: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Return 𝒢 and d𝒢/ds [P, m1], without a graph; arguments as in :meth:`forward`."""
+        parts = [
+            self.jet(part, kind)[:2]
+            for kind, part in enumerate(s.split(tuple(counts)))
+            if len(part)
+        ]
+        if not parts:
+            return s.new_zeros(0, self.n_functions), s.new_zeros(0, self.n_functions)
+        return torch.cat([p[0] for p in parts]), torch.cat([p[1] for p in parts])
+
+    @torch.no_grad()
+    def jet(self, s: Tensor, kind: int, curvature: bool = False) -> tuple[Tensor, ...]:
+        """Return the functions of one kind with first (and second) derivative by s, [n, m1] each.
+
+        Args:
+            s: [n] 1/Å.
+            kind: which network.
+            curvature: whether the second derivative is wanted.
+        """
+        mean, scale = self._standards(s.dtype)
+        x = ((s - mean[kind]) / scale[kind])[:, None]
+        slope = torch.ones_like(x) / scale[kind]
+        bend = torch.zeros_like(x)
+        for weight, bias in self._layers(s.dtype):
+            y = torch.tanh(torch.addmm(bias[kind], x, weight[kind]))
+            share = 1 - y * y
+            along = slope @ weight[kind]
+            if curvature:
+                bend = _residual(bend, share * (bend @ weight[kind] - 2 * y * along * along))
+            x, slope = _residual(x, y), _residual(slope, share * along)
+        return (x, slope, bend) if curvature else (x, slope)
+
+    def _layers(self, dtype: torch.dtype) -> list[tuple[tuple[Tensor, ...], tuple[Tensor, ...]]]:
+        # Cast where a model of float64 weights is evaluated in float32: small beside the pairs.
+        return [
+            (w.to(dtype).unbind(0), b.to(dtype).unbind(0))
+            for w, b in zip(self.weights, self.biases, strict=True)
+        ]
+
+    def _standards(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        return self.input_mean.to(dtype), self.input_scale.to(dtype)
+
+    @torch.no_grad()
+    def fit_inputs(self, s: Tensor, counts: Sequence[int]) -> None:
+        """Set what s is standardised by to its mean and spread for each kind.
+
+        Args:
+            s: [P] 1/Å of training structures, sorted by kind.
+            counts: pairs of each kind; a kind without pairs keeps 0 and 1.
+        """
+        for kind, part in enumerate(s.double().split(tuple(counts))):
+            if len(part) < 2:
+                continue
+            spread = part.std()
+            self.input_mean[kind] = part.mean()
+            self.input_scale[kind] = spread if float(spread) > 0 else 1.0
+
+
+def _residual(x: Tensor, y: Tensor) -> Tensor:
+    if y.shape[1] == x.shape[1]:
+        return x + y
+    if y.shape[1] == 2 * x.shape[1]:
+        return torch.cat([x, x], dim=1) + y
+    return y
+
+
+class EmbeddingTable:
+    """𝒢(s) as polynomials of degree five that share value, slope and curvature with the networks.
+
+    On an interval of width h the error of such a polynomial is at most h⁶/46080 times the largest
+    sixth derivative, and largest near the middle. Intervals are halved until the largest
+    difference from the networks, looked for at the middle and the quarters of every interval, is
+    below half of the tolerance; ``bound`` is twice that difference.
+
+    Args:
+        networks: what is tabulated.
+        last: 1/Å, largest s; the table begins at 0, the value at the cutoff and at infinity.
+        tolerance: largest error of 𝒢 relative to its largest value.
+
+    Attributes:
+        bound: the stated bound of the absolute error of 𝒢.
+        relative_bound: the same over the largest value of 𝒢.
+        n_intervals: of every kind.
+        width: 1/Å, of an interval.
+        coefficients: [kinds, intervals, 6, m1 padded], float64, for the op.
+
+    Raises:
+        ValueError: for a tolerance that 65536 intervals do not reach, or a ``last`` not above zero.
+    """
+
+    _SMALLEST, _LARGEST = 16, 65536
+
+    def __init__(self, networks: EmbeddingNetworks, last: float, tolerance: float) -> None:
+        if not last > 0:
+            raise ValueError(f"the table must reach to an s above zero, got {last}")
+        if not tolerance > 0:
+            raise ValueError(f"the table's tolerance must be above zero, got {tolerance}")
+        self.last, self.tolerance = float(last), float(tolerance)
+        n = self._SMALLEST
+        while True:
+            self.n_intervals, self.width = n, self.last / n
+            self.coefficients = self._coefficients(networks)
+            error, largest = self._deviation(networks)
+            self.bound = 2 * error
+            self.relative_bound = self.bound / largest
+            if self.relative_bound <= self.tolerance:
+                break
+            if n >= self._LARGEST:
+                raise ValueError(
+                    f"the table does not reach the tolerance {tolerance:g}: with {n} intervals the "
+                    f"error is {self.relative_bound:.1e}; ask for less"
+                )
+            n *= 2
+
+    def _nodes(self, networks: EmbeddingNetworks) -> Tensor:
+        device = networks.input_mean.device
+        return torch.linspace(
+            0, self.last, self.n_intervals + 1, dtype=torch.float64, device=device
+        )
+
+    def _coefficients(self, networks: EmbeddingNetworks) -> Tensor:
+        nodes, h = self._nodes(networks), self.width
+        m1 = networks.n_functions
+        padded = -(-m1 // 16) * 16
+        result = nodes.new_zeros(networks.n_kinds, self.n_intervals, 6, padded)
+        for kind in range(networks.n_kinds):
+            value, slope, bend = networks.jet(nodes, kind, curvature=True)
+            slope, bend = slope * h, bend * (h * h)
+            a, b = value[:-1], value[1:]
+            da, db, ca, cb = slope[:-1], slope[1:], bend[:-1], bend[1:]
+            rows = (
+                a,
+                da,
+                ca / 2,
+                10 * (b - a) - 6 * da - 4 * db - 1.5 * ca + 0.5 * cb,
+                -15 * (b - a) + 8 * da + 7 * db + 1.5 * ca - cb,
+                6 * (b - a) - 3 * (da + db) - 0.5 * (ca - cb),
+            )
+            result[kind, :, :, :m1] = torch.stack(rows, dim=1)
+        return result
+
+    def _deviation(self, networks: EmbeddingNetworks) -> tuple[float, float]:
+        """Largest difference from the networks, and their largest value."""
+        nodes = self._nodes(networks)[:-1]
+        error, largest = 0.0, 1e-30
+        for kind in range(networks.n_kinds):
+            for t in (0.25, 0.5, 0.75):
+                exact = networks.jet(nodes + t * self.width, kind)[0]
+                powers = t ** torch.arange(6, dtype=torch.float64, device=nodes.device)
+                found = torch.einsum("ncm,c->nm", self.coefficients[kind], powers)
+                error = max(error, float((found[:, : exact.shape[1]] - exact).abs().max()))
+                largest = max(largest, float(exact.abs().max()))
+        return error, largest

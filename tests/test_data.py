@@ -103,6 +103,8 @@ def test_reaction_path_has_its_three_stationary_points() -> None:
     assert (np.diff(energy[: saddle + 1]) > -1e-3).all()
     assert (np.diff(energy[saddle:]) < 1e-3).all()
     np.testing.assert_allclose(path["xi"], xi(path["coordinates"].astype(float)), atol=1e-6)
+    assert path["arc_length"][saddle] == 0
+    assert (np.diff(path["arc_length"]) > 0).all()
     assert path["xi"][saddle] == pytest.approx(-0.348, abs=0.01)
     assert (path["ts_frequencies"] < 0).sum() == 1
     assert path["ts_frequencies"][0] == pytest.approx(-494, abs=3)

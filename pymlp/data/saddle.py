@@ -29,7 +29,10 @@ class Surface(Protocol):
 
 @dataclass(frozen=True)
 class PathPoint:
-    """A point of a reaction path: positions [N, 3] Å, energy eV, arc length √amu·Å."""
+    """A point of a reaction path: positions [N, 3] Å, energy eV, arc length √amu·Å.
+
+    The arc length is the sum of the straight pieces between the points.
+    """
 
     positions: np.ndarray
     energy: float
@@ -43,7 +46,9 @@ def _internal_projector(positions: np.ndarray, weights: np.ndarray) -> np.ndarra
     for axis in np.eye(3):
         rigid.append((weights[:, None] * axis).reshape(-1))
         rigid.append((weights[:, None] * np.cross(axis, centered)).reshape(-1))
-    basis, _ = np.linalg.qr(np.array(rigid).T)
+    # A linear molecule does not feel the rotation about its axis: five rigid motions, not six.
+    directions, sizes, _ = np.linalg.svd(np.array(rigid).T, full_matrices=False)
+    basis = directions[:, sizes > 1e-6 * sizes[0]]
     return np.eye(positions.size) - basis @ basis.T
 
 
@@ -54,13 +59,16 @@ def _normal_modes(
     scale = np.repeat(weights, 3)
     projector = _internal_projector(positions, weights)
     values, vectors = np.linalg.eigh(projector @ (hessian / np.outer(scale, scale)) @ projector)
-    # The six rigid motions have eigenvalue zero to rounding: drop by overlap, not by size.
+    # The rigid motions have eigenvalue zero to rounding: drop by overlap, not by size.
     inside = np.einsum("ij,ij->j", vectors, projector @ vectors) > 0.5
     return values[inside], vectors[:, inside]
 
 
 def frequencies(hessian: np.ndarray, positions: np.ndarray, masses: np.ndarray) -> np.ndarray:
-    """Harmonic wavenumbers (cm⁻¹) in rising order, [3N-6]; imaginary ones are negative."""
+    """Harmonic wavenumbers (cm⁻¹) in rising order; imaginary ones are negative.
+
+    [3N-6], or [3N-5] for a linear molecule.
+    """
     values, _ = _normal_modes(hessian, positions, np.sqrt(masses))
     energies = units._hbar * 1e10 / np.sqrt(units._e * units._amu) * np.sqrt(np.abs(values))
     return np.sign(values) * energies / units.invcm
@@ -152,13 +160,15 @@ def reaction_path(
     displacement = direction * step * vectors[:, 0]
     points: list[PathPoint] = []
     lowest, _ = surface.energy_gradient(positions)
-    for number in range(1, max_steps + 1):
+    length = 0.0
+    for _ in range(max_steps):
+        length += float(np.linalg.norm(displacement))
         positions = positions + displacement.reshape(-1, 3) / weights[:, None]
         energy, gradient = surface.energy_gradient(positions)
         if energy > lowest:  # the floor of a valley: the next step would only oscillate
             break
         lowest = energy
-        points.append(PathPoint(positions, energy, direction * step * number))
+        points.append(PathPoint(positions, energy, direction * length))
         if np.abs(gradient).max() < tolerance:
             break
         values, vectors = _normal_modes(surface.hessian(positions), positions, weights)
@@ -173,6 +183,8 @@ def _quadratic_descent(values: np.ndarray, slope: np.ndarray, length: float) -> 
     # Time steps that move by 1/200 of the length: the arc is then exact to about a percent.
     for _ in range(20_000):
         velocity = np.linalg.norm(slope * np.exp(-values * time))
+        if velocity * length < 1e-12:  # at rest in the minimum of the model
+            break
         interval = length / 200 / velocity
         # Never step past the relaxation of the stiffest mode that still moves.
         interval = min(interval, 0.1 / np.abs(values).max())

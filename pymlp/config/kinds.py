@@ -92,7 +92,9 @@ def _behler_parrinello_defaults() -> dict[str, Any]:
                 for theta in (0.0, 180.0)
                 for zeta in (1.0, 4.0, 16.0)
             ],
-        }
+        },
+        # Steps of such small networks take a millisecond: a second thread mostly waits.
+        "training": {"threads": 1},
     }
 
 
@@ -102,7 +104,9 @@ def _ani1x_defaults() -> dict[str, Any]:
             "radial_shifts": [round(0.9 + 0.26875 * k, 5) for k in range(16)],
             "angular_shifts": [0.9, 1.55, 2.2, 2.85],
             "theta_shifts": [11.25 + 22.5 * k for k in range(8)],
-        }
+        },
+        # Steps of such small networks take a millisecond: a second thread mostly waits.
+        "training": {"threads": 1},
     }
 
 

@@ -40,7 +40,10 @@ def _section(model: BaseModel, depth: int, prefix: str, notes: dict[str, list[st
         field = fields[name]
         value = getattr(model, name)
         for note in notes.get(prefix + name, []):
-            lines += [f"{pad}# {part}" for part in textwrap.wrap(note, _WIDTH - 2 - len(pad))]
+            hang = " " * (len(note) - len(note.lstrip()))
+            width = _WIDTH - 2 - len(pad)
+            wrapped = textwrap.wrap(note, width, subsequent_indent=hang)
+            lines += [f"{pad}# {part}" for part in wrapped]
         if isinstance(value, BaseModel):
             if depth == 0:
                 lines.append("")

@@ -111,18 +111,20 @@ class Staging {
     const int lane = lane_index();
     const int n_keys = 2 * static_cast<int>(pass.tables.n_channels) + 1;
     int* ends = slots + 1;
+    int key = key_of(pass, lane);
     // Count the neighbours of every key at ends[key], sum up, and shift by one while placing.
     for (int i = lane; i < n_keys + 1; i += kWarp) slots[i] = 0;
     __syncwarp();
     for (int base = 0; base < n; base += kWarp) {
-      for_each_key(key_of(pass, base + lane), [&](int key, unsigned mask) {
-        if (lane == 0) ends[key] += __popc(mask);
+      if (base > 0) key = key_of(pass, base + lane);
+      for_each_key(key, [&](int shared_key, unsigned mask) {
+        if (lane == 0) ends[shared_key] += __popc(mask);
       });
     }
     __syncwarp();
     running_sums(slots, n_keys + 1);
     for (int base = 0; base < n; base += kWarp) {
-      const int key = key_of(pass, base + lane);
+      if (n > kWarp) key = key_of(pass, base + lane);
       int at = 0;
       for_each_key(key, [&](int shared_key, unsigned mask) {
         int start = 0;

@@ -21,7 +21,9 @@ PYMLP_INLINE int64_t parameter_set(const SymmetryPass<T>& pass, int64_t center) 
   return pass.tables.n_sets == 1 ? 0 : pass.atoms.types[center];
 }
 
-// features of the pass, for Dual numbers their slopes.
+// features of the pass, for Dual numbers their slopes. One warp owns a centre and its row.
+// sm_90: float 56 registers, Dual<float> 72, double 91, Dual<double> 96. Shared memory per block of
+// four warps: ANI-1x 15.0, 21.0, 21.2, 33.9 KiB, BP paper set 17.5, 26.5, 26.8, 45.5 KiB.
 template <class Formula, class N>
 __global__ void __launch_bounds__(4 * kWarp, blocks_at_a_time<N>())
     symmetry_forward(Formula formula, SymmetryPass<Scalar<N>> pass, SymmetryLayout layout,
@@ -43,7 +45,10 @@ __global__ void __launch_bounds__(4 * kWarp, blocks_at_a_time<N>())
   triples.forward(features + pass.tables.n_channels * pass.tables.n_radial);
 }
 
-// grad_displacements of the pass, for Dual numbers their slopes.
+// grad_displacements of the pass, for Dual numbers their slopes. One warp owns a centre and the
+// rows of its pairs. sm_90: float 80 registers, Dual<float> 84 (BP 96), double 104 (108),
+// Dual<double> 136 (152). Shared memory per block: ANI-1x 26.0, 39.0, 39.2, 33.2 KiB, BP paper
+// set 29.5, 46.5, 46.8, 41.1 KiB; for Dual<double> a block has two warps, otherwise four.
 template <class Formula, class N>
 __global__ void __launch_bounds__(4 * kWarp, blocks_at_a_time<N>())
     symmetry_backward(Formula formula, SymmetryPass<Scalar<N>> pass, SymmetryLayout layout,
@@ -99,7 +104,9 @@ __global__ void __launch_bounds__(4 * kWarp, blocks_at_a_time<N>())
   }
 }
 
-// jacobian of the pass: the warp goes through the neighbours and writes the row of each.
+// jacobian of the pass. One warp owns a centre, goes through its neighbours, and writes the row of
+// each. sm_90: float 104 registers (BP 108), double 131 (138). Shared memory per block: ANI-1x 24.0
+// and 40.2 KiB, BP paper set 29.5 and (two warps) 26.2 KiB.
 template <class Formula, class T>
 __global__ void __launch_bounds__(4 * kWarp, blocks_at_a_time<Dual<T>>())
     symmetry_jacobian(Formula formula, SymmetryPass<T> pass, SymmetryLayout layout,

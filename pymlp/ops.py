@@ -83,7 +83,7 @@ def _overload(name: str) -> Callable[..., Any]:
     return op
 
 
-# -- autograd and fake kernels, the same for all families -------------------------------------------
+# -- autograd and fake kernels, the same for all families ------------------------------------------
 # Positions of arguments: X(displacements, *rest); X_backward(grad_output, displacements, *rest) ...
 
 # Kept alive: the registrations go when the Library object goes.
@@ -156,7 +156,7 @@ def _register_family(family: str) -> None:
             "derivative by finite differences of second derivatives."
         )
 
-    derivatives = {
+    derivatives: dict[str, Callable[..., Any]] = {
         family: forward_vjp,
         f"{family}_backward": backward_vjp,
         f"{family}_jvp": jvp_vjp,
@@ -187,7 +187,7 @@ def _register_family(family: str) -> None:
         n_features = fake_features(displacements, *rest).shape[1]
         return displacements.new_empty((displacements.shape[0], n_features, 3))
 
-    fakes = {
+    fakes: dict[str, Callable[..., Any]] = {
         family: fake_features,
         f"{family}_backward": fake_backward,
         f"{family}_jvp": fake_jvp,
@@ -240,7 +240,7 @@ for _name in OP_NAMES:
         _library.impl(_name, _refuse_cuda(_name), "CUDA")
 
 
-# -- functions --------------------------------------------------------------------------------------
+# -- functions -------------------------------------------------------------------------------------
 
 
 def _check_float(name: str, tensor: Any) -> None:

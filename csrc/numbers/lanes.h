@@ -6,6 +6,10 @@
 #include <cstdint>
 #include <cstring>
 
+#ifdef __SSE2__
+#include <xmmintrin.h>
+#endif
+
 #include "scalar.h"
 
 #ifndef PYMLP_LANE_BYTES
@@ -225,6 +229,21 @@ PYMLP_INLINE CosSin<Lanes<T>> cos_sin_pi(Lanes<T> x) {
   return {-(y * polynomial(square, Polynomials<T>::sin_pi)),
           polynomial(square, Polynomials<T>::cos_pi)};
 }
+
+// While it lives, results below the normal range are 0: powers and Gaussians underflow all the time,
+// and subnormal operands make a multiplication many times slower.
+class FlushSubnormals {
+ public:
+#ifdef __SSE2__
+  FlushSubnormals() : before_(_mm_getcsr()) { _mm_setcsr(before_ | 0x8040); }
+  ~FlushSubnormals() { _mm_setcsr(before_); }
+  FlushSubnormals(const FlushSubnormals&) = delete;
+  FlushSubnormals& operator=(const FlushSubnormals&) = delete;
+
+ private:
+  unsigned before_;
+#endif
+};
 
 // The sum over the lanes, always in the same order.
 template <class T>

@@ -198,6 +198,7 @@ int64_t symmetry_sum(const Formula& formula, const SymmetryPass<T>& pass, Pass k
     SymmetrySum<Formula, N> sum(formula, pass, part, max_pairs, arena);
     bytes = std::max(bytes, arena.used());
     if (scratch == nullptr) return;
+    [[maybe_unused]] const FlushSubnormals flush;
     for (int64_t i = begin; i < end; ++i) body(sum, i);
   };
   switch (kind) {

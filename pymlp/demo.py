@@ -22,7 +22,7 @@ _VALIDATION, _TEST = 200, 200
 
 
 def run(
-    directory: str | Path = "runs/demo", *, epochs: int = 60, overwrite: bool = False
+    directory: str | Path = "runs/demo", *, epochs: int = 150, overwrite: bool = False
 ) -> dict[str, float | int]:
     """Train a Behler-Parrinello network on the shipped data and report on unseen structures.
 
@@ -72,12 +72,13 @@ def run(
     for line in found:
         print(f"  {line}")
     print(f"training {config.kind} for {epochs} epochs ...", flush=True)
-    result = train(
-        config,  # type: ignore[arg-type]
-        model,
-        resume=(model / "state.json").exists(),
-        base=directory,
-    )
+    resume = (model / "state.json").exists()
+    try:
+        result = train(config, model, resume=resume, base=directory)  # type: ignore[arg-type]
+    except ValueError as error:
+        if not resume:
+            raise
+        raise ValueError(f"{error} (pymlp demo --overwrite begins anew)") from None
     test = read(data, start=n - _TEST)
     potential = load(model)
     evaluation = evaluate(potential, test)

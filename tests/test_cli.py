@@ -310,6 +310,29 @@ def test_data_check_of_missing_labels_and_files(tmp_path: Path) -> None:
     assert "cannot read it" in _refused("data", "check", tmp_path / "x.xyz")
 
 
+# -- demo and benchmark ---------------------------------------------------------------------
+
+
+def test_demo_trains_evaluates_and_draws(tmp_path: Path) -> None:
+    out = tmp_path / "demo"
+    text = _run("demo", "-o", out, "--epochs", 1).output
+    assert "test (never used before): 200 structures" in text
+    for name in ("run.yaml", "model/model.json", "model/loss.png", "model/parity.png",
+                 "parity_test.png", "profile.png"):  # fmt: skip
+        assert (out / name).is_file()
+        assert str(out / name) in re.sub(r"\s*\n\s*", "", text) or name == "model/model.json"
+    log = (out / "model" / "log.csv").read_text()
+    _run("demo", "-o", out, "--epochs", 1)
+    assert (out / "model" / "log.csv").read_text() == log, "a finished demo is not trained again"
+    assert "--overwrite" in _refused("demo", "-o", out, "--epochs", 2)
+
+
+def test_benchmark_passes_its_arguments_on() -> None:
+    done = RUNNER.invoke(app, ["benchmark", "--help"])
+    assert done.exit_code == 0
+    assert "--structures" in done.output
+
+
 # -- doctor and the frame -------------------------------------------------------------------
 
 

@@ -453,6 +453,16 @@ def test_divergence_is_named(tmp_path: Path) -> None:
         _train(path)
 
 
+def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
+    path = small_run(tmp_path)
+    checkpoint = _train(path) / "checkpoint.ckpt"
+    data = checkpoint.read_bytes()
+    for broken in (data[: len(data) // 2], b"", b"nothing like it"):
+        checkpoint.write_bytes(broken)
+        with pytest.raises(ValueError, match=r"checkpoint.ckpt is truncated or damaged"):
+            _train(path, resume=True)
+
+
 def test_a_full_disk_keeps_the_last_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -54,7 +54,7 @@ def demo(
     directory: Annotated[
         Path, typer.Option("-o", "--output", help="Folder for the model and the pictures.")
     ] = Path("runs/demo"),
-    epochs: Annotated[int, typer.Option(min=1, help="Passes over the training data.")] = 60,
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the training data.")] = 150,
     overwrite: Annotated[
         bool, typer.Option(help="Replace an earlier demo in that folder.")
     ] = False,

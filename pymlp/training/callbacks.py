@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import io
+import pickle
 import time
 from pathlib import Path
 from typing import Any
@@ -43,8 +44,18 @@ class AtomicCheckpoints(TorchCheckpointIO):
     def load_checkpoint(
         self, path: str | Path, map_location: Any = None, weights_only: bool | None = None
     ) -> dict[str, Any]:
-        """Read a checkpoint without running any code that it might hold."""
-        return dict(torch.load(path, map_location=map_location or "cpu", weights_only=True))
+        """Read a checkpoint without running any code that it might hold.
+
+        Raises:
+            ValueError: for a damaged file.
+        """
+        try:
+            return dict(torch.load(path, map_location=map_location or "cpu", weights_only=True))
+        except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise ValueError(
+                f"{path} is truncated or damaged ({reason}); remove it to train anew with --resume"
+            ) from None
 
 
 class PeriodicCheckpoint(Checkpoint):

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from pymlp import units
 from pymlp.atomic_files import atomic_writer
@@ -30,14 +28,13 @@ from pymlp.io import data_hash
 from pymlp.labelled_data import read_training_data, target_description
 from pymlp.networks import ElementNetworks
 from pymlp.structures import Batch
-from pymlp.training.dataset import CachedStructures, EpochShuffle, TrainingBatch
+from pymlp.training.dataset import CachedStructures, EpochShuffle
 from pymlp.training.log import read_log
+from pymlp.training.scales import Scales, some_structures
 
 __all__ = ["TrainingResult", "train"]
 
 _VALIDATION_BATCH = 256
-#: Atoms whose features set the scales where not all features are kept.
-_SCALING_ATOMS = 50_000
 
 
 @dataclass(frozen=True)
@@ -105,7 +102,7 @@ def train(
     held_out = CachedStructures(
         validation, descriptor, dtype=dtype, device=device, cache_limit=limit
     )
-    part = _some_structures(cached)
+    part = some_structures(cached)
     descriptor.fit(part.displacements.double(), part.pairs, part.types)
     seconds = 0.0
     models = []
@@ -208,83 +205,6 @@ def _device(name: str) -> torch.device:
     return device
 
 
-@dataclass(frozen=True)
-class _Scales:
-    """Scales and shifts that the networks get from the training set, and what the loss is in."""
-
-    feature_mean: Tensor  # [n_types, F]
-    feature_scale: Tensor  # [n_types, F]
-    energy_shift: Tensor  # [n_types] eV
-    energy_scale: float  # eV
-    loss_unit: float  # (eV/Å)^2, or eV^2
-
-    @classmethod
-    def fit(
-        cls,
-        descriptor: Descriptor,
-        cached: CachedStructures,
-        training: Batch,
-        config: NetworkRun,
-    ) -> _Scales:
-        """Fit to the training structures (to a part of them where features are not kept).
-
-        Every feature is scaled by its spread over the atoms of the element, but by no less than
-        ``feature_floor`` times the largest spread there: full standardisation blows up features
-        that hardly vary, and the network then fits their noise.
-        """
-        features, types = _some_features(descriptor, cached)
-        n_types, n_features = len(config.elements), features.shape[1]
-        shape = (n_types, n_features)
-        mean = torch.zeros(shape, dtype=torch.float64)
-        scale = torch.ones(shape, dtype=torch.float64)
-        for index in range(n_types):
-            own = features[types == index].double().cpu()
-            if len(own) == 0:
-                continue
-            mean[index] = own.mean(0)
-            spread = own.std(0, unbiased=False)
-            largest = float(spread.max())
-            if largest > 0.0:
-                floor = max(config.network.feature_floor, 1e-6) * largest
-                scale[index] = spread.clamp(min=floor)
-        network = ElementNetworks(n_features, config.elements, ())
-        assert training.energies is not None
-        residual = network.fit_energy_shifts(
-            training.energies,
-            cached.types.cpu(),
-            training.structure_index,
-            scale=False,
-        )
-        if config.trains_on_forces and training.forces is not None:
-            unit = float(training.forces.square().mean())
-        else:
-            unit = float(residual.square().mean())
-        unit = unit if unit > 0.0 and math.isfinite(unit) else 1.0
-        # A network of outputs of order one then gives forces of the size of the labels.
-        return cls(mean, scale, network.energy_shift.clone(), math.sqrt(unit), unit)
-
-    def apply(self, network: ElementNetworks) -> None:
-        """Set the buffers of a network."""
-        with torch.no_grad():
-            network.feature_mean.copy_(self.feature_mean)
-            network.feature_scale.copy_(self.feature_scale)
-            network.energy_shift.copy_(self.energy_shift)
-            network.energy_scale.fill_(self.energy_scale)
-
-
-def _some_structures(cached: CachedStructures) -> TrainingBatch:
-    count = int((cached.atom_offsets <= _SCALING_ATOMS).sum()) - 1
-    return cached[torch.arange(max(1, count))]
-
-
-@torch.no_grad()
-def _some_features(descriptor: Descriptor, cached: CachedStructures) -> tuple[Tensor, Tensor]:
-    if cached.features is not None:
-        return cached.features, cached.types
-    part = _some_structures(cached)
-    return descriptor.features_of(part.features, part.pairs, part.types), part.types
-
-
 # -- training -------------------------------------------------------------------------------
 
 
@@ -330,7 +250,7 @@ def _train_member(
         seed=seed,
         dtype=dtype,
     )
-    scales = _Scales.fit(descriptor, cached, training, config)
+    scales = Scales.fit(descriptor, cached, training, config)
     scales.apply(network)
     order = EpochShuffle(len(cached), settings.batch_size, seed)
     module = ForceMatching(

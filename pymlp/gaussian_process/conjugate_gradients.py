@@ -73,6 +73,9 @@ def random_components(
     return chosen
 
 
+_BLOCK = 512
+
+
 class Preconditioner:
     """The Nyström approximation of the covariance on chosen rows, inverted together with Λ.
 
@@ -112,8 +115,12 @@ class Preconditioner:
         solve_(self.inner, self.columns, block=512)
         self.scale = noise.rsqrt()
         self.columns.mul_(self.scale)
-        capacitance = noise.new_empty((size, size))
-        torch.mm(self.columns, self.columns.mT, out=capacitance)
+        capacitance = noise.new_zeros((size, size))  # its lower triangle, by block rows
+        for begin in range(0, size, _BLOCK):
+            end = min(begin + _BLOCK, size)
+            torch.mm(
+                self.columns[begin:end], self.columns[:end].mT, out=capacitance[begin:end, :end]
+            )
         shards.sum_(capacitance)
         capacitance.diagonal().add_(1.0)
         self.outer = cholesky_(capacitance)

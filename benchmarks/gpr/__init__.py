@@ -1,0 +1,1 @@
+"""Benchmarks of Gaussian processes: accuracy by training set size, and speed against peers."""

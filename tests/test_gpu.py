@@ -157,6 +157,12 @@ def test_all_pairs(sizes: list[int], dtype: torch.dtype) -> None:
             assert torch.equal(a.cpu(), b), f"cutoff {cutoff}"
 
 
+@pytest.mark.parametrize("offsets", [[0, 4], [1, 5], [0, 6], [0]])
+def test_wrong_structure_offsets_are_refused(offsets: list[int]) -> None:
+    with pytest.raises(ValueError, match="ascend from 0 to A = 5"):
+        ops.all_pairs(torch.rand(5, 3, device="cuda"), torch.tensor(offsets).cuda(), 2.0)
+
+
 def test_mixed_devices_are_refused() -> None:
     case = cases(small=True)[0]
     x, *rest = case.displacements(torch.float32), *case.rest(torch.float32)

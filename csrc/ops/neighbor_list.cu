@@ -1,6 +1,7 @@
 // torch.ops.pymlp.all_pairs on CUDA: the pairs are counted, the counts summed up, the list filled.
-// The number of pairs is read back once, because the output is allocated on the host; everything
-// else stays on the device.
+// The host waits, for the ends of structure_offsets, which are checked, and for the number of
+// pairs, which the outputs are allocated for. So a list is made before a CUDA graph is captured,
+// not within; with cutoff = inf it depends on structure_offsets alone and serves every replay.
 #include <array>
 #include <cmath>
 #include <tuple>
@@ -19,27 +20,31 @@ Tensor running_sums(const Tensor& counts) {
   return torch::stable::detail::to<Tensor>(stack[0]);
 }
 
+// One number of a device array, once the stream has got that far.
+int64_t read_back(const int64_t* from, cudaStream_t stream) {
+  int64_t value = 0;
+  check_cuda(cudaMemcpyAsync(&value, from, sizeof(value), cudaMemcpyDeviceToHost, stream));
+  check_cuda(cudaStreamSynchronize(stream));
+  return value;
+}
+
 template <class T>
 std::tuple<Tensor, Tensor, Tensor> search_pairs(const Tensor& positions,
                                                 const Tensor& structure_offsets, double cutoff) {
   const CudaScope scope(positions);
-  const int64_t n_atoms = positions.size(0);
-  const cuda::PairSearch<T> search{n_atoms,
-                                   structure_offsets.size(0) - 1,
-                                   positions.const_data_ptr<T>(),
-                                   structure_offsets.const_data_ptr<int64_t>(),
-                                   T(cutoff * cutoff),
-                                   std::isinf(cutoff)};
+  const int64_t n_atoms = positions.size(0), n_structures = structure_offsets.size(0) - 1;
+  const int64_t* structures = structure_offsets.const_data_ptr<int64_t>();
+  require(read_back(structures, scope.stream()) == 0 &&
+              read_back(structures + n_structures, scope.stream()) == n_atoms,
+          "structure_offsets: expected to ascend from 0 to A = ", n_atoms);
+  const cuda::PairSearch<T> search{n_atoms,    n_structures,       positions.const_data_ptr<T>(),
+                                   structures, T(cutoff * cutoff), std::isinf(cutoff)};
   Tensor counts = torch::stable::new_empty(structure_offsets, {n_atoms + 1});
   check_cuda(cuda::count_pairs(search, counts.mutable_data_ptr<int64_t>(), scope.stream()));
   const Tensor pair_offsets = running_sums(counts);
 
-  int64_t n_pairs = 0;
   const int64_t* offsets = pair_offsets.const_data_ptr<int64_t>();
-  check_cuda(cudaMemcpyAsync(&n_pairs, offsets + n_atoms, sizeof(n_pairs), cudaMemcpyDeviceToHost,
-                             scope.stream()));
-  check_cuda(cudaStreamSynchronize(scope.stream()));
-
+  const int64_t n_pairs = read_back(offsets + n_atoms, scope.stream());
   Tensor centers = torch::stable::new_empty(structure_offsets, {n_pairs});
   Tensor neighbors = torch::stable::new_empty(structure_offsets, {n_pairs});
   check_cuda(cuda::fill_pairs(search, offsets, centers.mutable_data_ptr<int64_t>(),

@@ -21,7 +21,8 @@ struct Range {
   int64_t begin, end;
 };
 
-// The atoms of the structure that the atom belongs to, by bisection.
+// The atoms of the structure that the atom belongs to, by bisection; offsets that do not ascend
+// give a wrong range, but never one beyond the atoms.
 template <class T>
 __device__ __forceinline__ Range structure_of(const PairSearch<T>& search, int64_t atom) {
   int64_t low = 0, high = search.n_structures;  // offsets[low] <= atom < offsets[high]
@@ -29,7 +30,8 @@ __device__ __forceinline__ Range structure_of(const PairSearch<T>& search, int64
     const int64_t middle = low + (high - low) / 2;
     (search.structure_offsets[middle] <= atom ? low : high) = middle;
   }
-  return {search.structure_offsets[low], search.structure_offsets[low + 1]};
+  const int64_t begin = search.structure_offsets[low], end = search.structure_offsets[low + 1];
+  return {begin > 0 ? begin : 0, end < search.n_atoms ? end : search.n_atoms};
 }
 
 // Calls body(neighbour, place) for all neighbours of the centre in ascending order; returns how
@@ -58,7 +60,7 @@ __device__ __forceinline__ int64_t for_each_neighbor(const PairSearch<T>& search
 // counts [A + 1]: 0, then the number of neighbours of every atom; their running sums are the
 // pair_offsets.
 template <class T>
-__global__ void __launch_bounds__(4 * kWarp) count_pairs(PairSearch<T> search, int64_t* counts) {
+__global__ void __launch_bounds__(4 * kWarp, 8) count_pairs(PairSearch<T> search, int64_t* counts) {
   const int64_t center = int64_t(blockIdx.x) * 4 + warp_index();
   if (blockIdx.x == 0 && threadIdx.x == 0) counts[0] = 0;
   if (center >= search.n_atoms) return;
@@ -74,7 +76,7 @@ __global__ void __launch_bounds__(4 * kWarp) count_pairs(PairSearch<T> search, i
 
 // centers [P] and neighbors [P], sorted by centre, then neighbour.
 template <class T>
-__global__ void __launch_bounds__(4 * kWarp)
+__global__ void __launch_bounds__(4 * kWarp, 8)
     fill_pairs(PairSearch<T> search, const int64_t* pair_offsets, int64_t* centers,
                int64_t* neighbors) {
   const int64_t center = int64_t(blockIdx.x) * 4 + warp_index();

@@ -13,7 +13,22 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, Literal
 
-__all__ = ["atomic_path", "atomic_writer"]
+__all__ = ["atomic_path", "atomic_writer", "named_when_full"]
+
+
+@contextlib.contextmanager
+def named_when_full(path: str | Path, advice: str = "") -> Iterator[None]:
+    """Make the error of a full disk name the file (and what to do): the system's own does not.
+
+    Raises:
+        OSError: ENOSPC or EDQUOT, with ``path`` and ``advice`` in its message.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise OSError(error.errno, f"disk full while writing {path}{advice}") from error
 
 
 @contextlib.contextmanager
@@ -31,14 +46,11 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     # The suffix is kept: matplotlib and numpy look at it.
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
     try:
-        yield temporary
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        if error.errno == errno.ENOSPC:
-            raise OSError(errno.ENOSPC, f"disk full while writing {path}") from error
-        raise
+        with named_when_full(path):
+            yield temporary
+            with temporary.open("rb+") as file:
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()

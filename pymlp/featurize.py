@@ -20,7 +20,7 @@ import json
 import os
 import shutil
 import zipfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -28,7 +28,7 @@ from typing import IO, Any
 import numpy as np
 import torch
 
-from pymlp.atomic_files import atomic_path, atomic_writer
+from pymlp.atomic_files import atomic_path, atomic_writer, named_when_full
 from pymlp.descriptors.base import Descriptor
 from pymlp.structures import Batch
 
@@ -162,7 +162,11 @@ class _Parts:
         for name, values in arrays.items():
             values = np.ascontiguousarray(values)
             kind, shape, rows = grown.get(name, (values.dtype.str, values.shape[1:], 0))
-            with self._file(name).open("r+b" if self._file(name).exists() else "wb") as file:
+            path = self._file(name)
+            with (
+                named_when_full(path, "; the same command goes on from what is done"),
+                path.open("r+b" if path.exists() else "wb") as file,
+            ):
                 # Rows behind the count are from a run that was interrupted while writing them.
                 file.truncate(rows * _row_bytes(kind, shape))
                 file.seek(0, os.SEEK_END)
@@ -182,11 +186,28 @@ class _Parts:
     def _file(self, name: str) -> Path:
         return self.folder / f"{name}.raw"
 
-    def memory_map(self, name: str) -> np.ndarray[Any, Any]:
+    def shape(self, name: str) -> tuple[int, ...]:
+        _, shape, rows = self.arrays[name]
+        return (rows, *shape)
+
+    def chunks(self, name: str) -> Iterator[tuple[int, np.ndarray[Any, Any]]]:
+        """Yield the first row and the rows of one piece after the other.
+
+        Read, not mapped: the pages of a mapped file count as memory of this process.
+        """
         kind, shape, rows = self.arrays[name]
-        if rows * _row_bytes(kind, shape) == 0:
-            return np.zeros((rows, *shape), dtype=kind)
-        return np.memmap(self._file(name), dtype=kind, mode="r", shape=(rows, *shape))
+        bytes_per_row = _row_bytes(kind, shape)
+        step = max(1, _COPY_BYTES // max(1, bytes_per_row))
+        with self._file(name).open("rb") as file:
+            for begin in range(0, rows, step):
+                count = min(step, rows - begin)
+                piece = np.frombuffer(file.read(count * bytes_per_row), dtype=kind)
+                yield begin, piece.reshape(count, *shape)
+
+    def whole(self, name: str) -> np.ndarray[Any, Any]:
+        pieces = [piece for _, piece in self.chunks(name)]
+        kind, shape, _ = self.arrays[name]
+        return np.concatenate(pieces) if pieces else np.zeros((0, *shape), dtype=kind)
 
     def remove(self) -> None:
         shutil.rmtree(self.folder)
@@ -201,7 +222,7 @@ def _assemble(
 ) -> None:
     small = {"feature_labels": labels}
     for name in [name for name in parts.arrays if name.endswith("_offsets")]:
-        small[name] = np.concatenate([[0], np.cumsum(parts.memory_map(name))]).astype(np.int64)
+        small[name] = np.concatenate([[0], np.cumsum(parts.whole(name))]).astype(np.int64)
     large = [name for name in parts.arrays if name not in small]
     with atomic_path(output) as temporary:
         if output.suffix == ".npz":
@@ -213,7 +234,7 @@ def _assemble(
                         np.lib.format.write_array(entry, array, allow_pickle=False)
                 for name in large:
                     with archive.open(f"{name}.npy", "w", force_zip64=True) as entry:
-                        _stream_npy(entry, parts.memory_map(name))
+                        _stream_npy(entry, parts, name)
             return
         with _h5py().File(temporary, "w") as file:
             for name, text in notes.items():
@@ -224,23 +245,18 @@ def _assemble(
                 if name != "feature_labels":
                     file.create_dataset(name, data=array)
             for name in large:
-                mapped = parts.memory_map(name)
-                target = file.create_dataset(name, shape=mapped.shape, dtype=mapped.dtype)
-                for begin, end in _row_chunks(mapped):
-                    target[begin:end] = mapped[begin:end]
+                kind = parts.arrays[name][0]
+                target = file.create_dataset(name, shape=parts.shape(name), dtype=kind)
+                for begin, piece in parts.chunks(name):
+                    target[begin : begin + len(piece)] = piece
 
 
-def _row_chunks(array: np.ndarray[Any, Any]) -> Iterable[tuple[int, int]]:
-    step = max(1, _COPY_BYTES // max(1, _row_bytes(array.dtype.str, array.shape[1:])))
-    for begin in range(0, len(array), step):
-        yield begin, min(begin + step, len(array))
-
-
-def _stream_npy(entry: IO[bytes], array: np.ndarray[Any, Any]) -> None:
-    header = {"descr": array.dtype.str, "fortran_order": False, "shape": array.shape}
+def _stream_npy(entry: IO[bytes], parts: _Parts, name: str) -> None:
+    kind = parts.arrays[name][0]
+    header = {"descr": kind, "fortran_order": False, "shape": parts.shape(name)}
     np.lib.format.write_array_header_2_0(entry, header)
-    for begin, end in _row_chunks(array):
-        entry.write(np.ascontiguousarray(array[begin:end]).data)
+    for _, piece in parts.chunks(name):
+        entry.write(piece.data)
 
 
 def _h5py() -> Any:

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from pymlp.atomic_files import atomic_path
 
-__all__ = ["energy_profile", "loss_curve", "parity"]
+__all__ = ["check_figure_name", "energy_profile", "loss_curve", "parity"]
 
 _BLUE, _ORANGE, _GREY = "#2166ac", "#d6604d", "#777777"
 
@@ -40,8 +40,19 @@ def _figure(**arguments: Any) -> tuple[Any, Any]:
     return figure, axes
 
 
+def check_figure_name(path: str | Path) -> None:
+    """Refuse a file name whose suffix names no format of figures.
+
+    Raises:
+        ValueError: unless the name ends in .png, .pdf or .svg.
+    """
+    if Path(path).suffix.lower() not in (".png", ".pdf", ".svg"):
+        raise ValueError(f"path of a figure must end in .png, .pdf or .svg, got {str(path)!r}")
+
+
 def _save(figure: Any, path: str | Path) -> Path:
     path = Path(path)
+    check_figure_name(path)
     with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=160)
     return path

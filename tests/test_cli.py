@@ -209,6 +209,8 @@ def test_evaluate_refuses(model: Path, data: Path, tmp_path: Path) -> None:
     assert "finite" in _refused("evaluate", model, bad)
     other = write_npz(tmp_path / "c.npz", 5, numbers=np.array([6, 1, 1]))
     assert "unknown element C" in _refused("evaluate", model, other)
+    message = _refused("evaluate", tmp_path / "no model", data, "--parity", tmp_path / "figure")
+    assert "must end in .png, .pdf or .svg" in message, "said before anything is read"
     (model / "copy").mkdir()
     weights = next(model.glob("weights-*"))
     for name in ("model.json", weights.name):
@@ -230,6 +232,15 @@ def test_predict(model: Path, data: Path, tmp_path: Path, suffix: str) -> None:
     expected = pymlp.load(model).compute(batch)
     torch.testing.assert_close(batch.energies, expected.energy)
     torch.testing.assert_close(batch.forces, expected.forces)
+
+
+def test_predict_keeps_what_is_there(model: Path, data: Path) -> None:
+    """Least of all are reference labels replaced by predictions."""
+    before = data.read_bytes()
+    assert "exists; choose another name" in _refused("predict", model, data, data)
+    assert data.read_bytes() == before
+    _run("predict", model, data, data, "--overwrite")
+    assert data.read_bytes() != before
 
 
 def test_predict_refuses_another_format_before_computing(model: Path, tmp_path: Path) -> None:

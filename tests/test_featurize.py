@@ -163,3 +163,25 @@ def test_a_full_disk_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     started: list[int] = []
     featurize(DESCRIPTOR, _source(batch, 4), out, progress=started.append)
     assert started[0] == len(batch), "nothing is computed twice"
+
+
+def test_a_disk_that_fills_while_computing_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import errno
+    import os
+
+    batch, out = _structures(), tmp_path / "f.npz"
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(OSError, match=r"disk full while writing .*\.raw; the same command"):
+            featurize(DESCRIPTOR, _source(batch, 4), out)
+    whole = tmp_path / "whole.npz"
+    featurize(DESCRIPTOR, _source(batch, 4), whole)
+    featurize(DESCRIPTOR, _source(batch, 4), out)
+    with np.load(out) as a, np.load(whole) as b:
+        np.testing.assert_array_equal(a["features"], b["features"])

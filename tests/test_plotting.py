@@ -79,10 +79,27 @@ def test_energy_profile(tmp_path: Path) -> None:
         plotting.energy_profile(x, {"a": x[:5]}, tmp_path / "f.png")
 
 
-def test_a_failed_figure_leaves_the_old_one(tmp_path: Path) -> None:
+def test_a_failed_figure_leaves_the_old_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from matplotlib.figure import Figure
+
     path = plotting.energy_profile([0.0, 1.0], {"a": [0.0, 1.0]}, tmp_path / "e.png")
     before = path.read_bytes()
-    with pytest.raises(ValueError, match="not supported"):
-        plotting.energy_profile([0.0, 1.0], {"a": [0.0, 1.0]}, tmp_path / "e.nothing")
+
+    def half(figure: Figure, name: Path, **options: object) -> None:
+        name.write_bytes(b"half a picture")
+        raise OSError("device gone")
+
+    monkeypatch.setattr(Figure, "savefig", half)
+    with pytest.raises(OSError, match="device gone"):
+        plotting.energy_profile([0.0, 1.0], {"a": [0.0, 1.0]}, path)
     assert path.read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == ["e.png"]
+
+
+def test_unknown_formats_are_refused(tmp_path: Path) -> None:
+    for name in ("e.nothing", "e"):
+        with pytest.raises(ValueError, match=r"must end in \.png, \.pdf or \.svg, got .*'"):
+            plotting.energy_profile([0.0, 1.0], {"a": [0.0, 1.0]}, tmp_path / name)
+    assert not list(tmp_path.iterdir())

@@ -39,6 +39,10 @@ def evaluate(
     from pymlp.evaluation import evaluate as compare
     from pymlp.labelled_data import read_for_model
 
+    if parity is not None:
+        from pymlp.plotting import check_figure_name
+
+        check_figure_name(parity)  # before computing, not after
     potential = pymlp.load(model)
     overrides = {
         "energy": energy_key,
@@ -85,6 +89,7 @@ def predict(
     output: Annotated[Path, typer.Argument(help="File to write: .extxyz or .npz.")],
     batch_size: Annotated[int, typer.Option(min=1, help="Structures computed at once.")] = 256,
     length_unit: Annotated[str | None, typer.Option(help="Of the coordinates in DATA.")] = None,
+    overwrite: Annotated[bool, typer.Option(help="Replace an existing output.")] = False,
 ) -> None:
     """Predict energies (eV) and forces (eV/Å) and write them with the structures.
 
@@ -99,6 +104,9 @@ def predict(
 
     if output.suffix not in (".npz", ".extxyz", ".xyz"):
         raise ValueError(f"OUTPUT must end in .extxyz, .xyz or .npz, got {output.name!r}")
+    # The file there may be DATA itself, and hold the reference labels.
+    if output.exists() and not overwrite:
+        raise ValueError(f"{output} exists; choose another name, or give --overwrite")
     potential = pymlp.load(model)
     file, start, stop = split_selection(data)
     named: dict[str, Any] = {} if length_unit is None else {"length_unit": length_unit}

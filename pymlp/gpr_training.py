@@ -115,6 +115,8 @@ def train(
         },
         uncertainty=False,
     )
+    if fit.method != "cholesky" and validation.forces is not None:
+        process.calibrate(validation[:50].to(device=section.device, dtype=torch.float64))
     result = evaluate(potential, validation.to(device=section.device, dtype=torch.float64))
     metrics = result.summary() | {"training_seconds": round(seconds, 1)}
     potential.metadata["validation"] = metrics

@@ -12,6 +12,7 @@ GPyTorch is not a dependency of this package: install it to import this module.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import gpytorch
@@ -70,14 +71,14 @@ class _Block(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> Any:
         slopes: list[Tensor] = []
         for name, value in ctx.covariance.parameters().items():
-            block = covariance_block(
-                *ctx.points, lambda s, name=name: ctx.covariance.log_derivative(name, s)
-            )
+            rows, columns = ctx.points
+            radial = partial(ctx.covariance.log_derivative, name)
+            block = covariance_block(rows, columns, radial)
             slopes.append((gradients[0] * block).sum() / value)
         return (None, None, None, *slopes)
 
 
-class DerivativeKernel(gpytorch.kernels.Kernel):  # type: ignore[misc]
+class DerivativeKernel(gpytorch.kernels.Kernel):
     """Energies and their derivatives under one of our covariance functions.
 
     Multiply by a ``ScaleKernel`` for the signal variance.

@@ -413,7 +413,7 @@ def load(directory: str | Path, device: torch.device | str = "cpu") -> Potential
         module, _, name = other.partition(":")
         kind = getattr(importlib.import_module(module), name)
         try:
-            return kind.from_description(description, tensors).to(device)  # type: ignore[no-any-return]
+            return kind.from_description(description, tensors).to(device)
         except ValueError as error:
             raise ValueError(f"{directory}/{model_files.DESCRIPTION}: {error}") from None
     try:

@@ -328,3 +328,26 @@ def test_errors_name_the_cure() -> None:
         process.fit(mixed, train.energies.repeat(2), train.forces.repeat(2, 1))
     with pytest.raises(ValueError, match="permutations must be None"):
         GaussianProcess(AtomicInputs(small_ani()), permutations=torch.arange(4)[None])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("features", ["concatenated", "atomic"])
+def test_variances_are_calibrated_on_the_claisen_data(features: str) -> None:
+    """60 structures of the Δ data of SPEC section 5, exact posterior, 40 structures held out."""
+    from benchmarks.gpr import claisen
+
+    if not claisen.DATA.exists():
+        pytest.skip(f"{claisen.DATA} is not here")
+    everything = claisen.load()
+    kind = ConcatenatedInputs if features == "concatenated" else AtomicInputs
+    process = GaussianProcess(kind(claisen.descriptor()), RBF())
+    report = process.fit(everything[100:160], subset=30, method="cholesky")
+    new = everything[:40]
+    result = process.predict(new, variance=True)
+    # Label noise lies in the 36 internal components of 42.
+    variance = result.forces_std.square() + 36 / 42 * report.hyperparameters["force_noise"] ** 2
+    z = (result.forces - new.forces) / variance.sqrt()
+    assert 0.85 < float(z.square().mean().sqrt()) < 1.15
+    assert 0.92 < float((z.abs() < 1.96).double().mean()) < 0.98
+    z = (result.energy - new.energies) / result.energy_std
+    assert 0.6 < float(z.square().mean().sqrt()) < 1.4

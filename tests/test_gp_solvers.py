@@ -26,6 +26,7 @@ from pymlp.gaussian_process.likelihood import log_marginal_likelihood, noise_dia
 from pymlp.gaussian_process.prediction import matrix_product
 from pymlp.gaussian_process.sharding import Shards
 from pymlp.gaussian_process.sparse import SparseOptions, inducing_points, select, solve_sparse
+from pymlp.structures import Batch
 from tests.gp_oracle import molecules
 
 
@@ -185,13 +186,31 @@ def test_an_interrupted_fit_resumes(tmp_path: Path) -> None:
         process_of("concatenated").fit(train, optimize=False, method="cg", checkpoint=path)
 
 
+def test_deviations_can_be_calibrated_on_other_structures() -> None:
+    process, train = process_of("inverse_distances"), molecules(30)
+    process.fit(train, optimize=False, method="cg", options=SolverOptions(components=1))
+    held_out, new = molecules(20, seed=5), molecules(20, seed=6)
+    before = process.predict(new, variance=True)
+    scale = process.calibrate(held_out)
+    after = process.predict(new, variance=True)
+    torch.testing.assert_close(after.energy_std, scale[0] * before.energy_std)
+    torch.testing.assert_close(after.forces_std, scale[1] * before.forces_std)
+    again = process.predict(held_out, variance=True)
+    z = (again.forces - held_out.forces) / again.forces_std
+    assert float(z.square().mean().sqrt()) == pytest.approx(1.0)
+    bare = Batch.from_arrays(held_out.numbers[:4], held_out.positions[:4])
+    with pytest.raises(ValueError, match="energies and forces"):
+        process.calibrate(bare)
+
+
 def _distributed_fit(rank: int, size: int, file: str, results: dict) -> None:
     torch.set_num_threads(1)
     distributed.init_process_group("gloo", init_method=f"file://{file}", rank=rank, world_size=size)
     try:
         process, train = process_of("concatenated"), molecules(21)
         training = process.prepare(train, train.energies, train.forces)
-        results[rank] = _solve_sharded(process, training)
+        weights, iterations = _solve_sharded(process, training)
+        results[rank] = (weights, iterations, *_whole_fit())
     finally:
         distributed.destroy_process_group()
 
@@ -219,11 +238,22 @@ def _solve_sharded(process: GaussianProcess, training) -> tuple[torch.Tensor, in
     return gathered, solution.iterations
 
 
+def _whole_fit() -> tuple[torch.Tensor, torch.Tensor, dict]:
+    """The public call, hyperparameters included, on however many ranks there are."""
+    process, train = process_of("inverse_distances"), molecules(21)
+    report = process.fit(
+        train, method="cg", subset=21, options=SolverOptions(tolerance=1e-9, components=6)
+    )
+    result = process.predict(molecules(4, seed=3), variance=True)
+    return result.energy, result.forces_std, report.hyperparameters
+
+
 def test_two_ranks_are_one_process(tmp_path: Path) -> None:
     process, train = process_of("concatenated"), molecules(21)
     alone, iterations = _solve_sharded(
         process, process.prepare(train, train.energies, train.forces)
     )
+    energy, deviations, hyperparameters = _whole_fit()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     with multiprocessing.Manager() as manager:
         results = manager.dict()
@@ -231,7 +261,10 @@ def test_two_ranks_are_one_process(tmp_path: Path) -> None:
             _distributed_fit, args=(2, str(tmp_path / "rendezvous"), results), nprocs=2
         )
         for rank in range(2):
-            weights, steps = results[rank]
+            weights, steps, energy_there, deviations_there, found = results[rank]
+            assert found == pytest.approx(hyperparameters)
+            torch.testing.assert_close(energy_there, energy, rtol=1e-6, atol=1e-6)
+            torch.testing.assert_close(deviations_there, deviations, rtol=1e-3, atol=1e-4)
             assert abs(steps - iterations) <= 1
             torch.testing.assert_close(weights, alone, rtol=1e-6, atol=1e-8)
 

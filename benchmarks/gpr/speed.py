@@ -57,7 +57,7 @@ def turns(rounds: int, **contestants: Callable[[], Any]) -> dict[str, Any]:
     }
 
 
-def assembly(n: int = 8, rounds: int = 3) -> dict[str, Any]:
+def assembly(n: int = 30, rounds: int = 3) -> dict[str, Any]:
     """K of energies and Cartesian gradients, and the likelihood with its gradient."""
     import gpytorch
 
@@ -153,15 +153,15 @@ def sgdml_task(n: int) -> tuple[Any, Any, float]:
     data = {
         "type": "d",
         "code_version": "1.0.3",
-        "name": "claisen",
-        "theory": "delta",
-        "md5": "0" * 32,
+        "name": np.array("claisen"),
+        "theory": np.array("delta"),
+        "md5": np.array("0" * 32),
         "z": part.numbers[:14].numpy().astype(np.uint8),
         "R": part.positions.view(n, 14, 3).numpy(),
         "E": part.energies.numpy() * kcal,
         "F": part.forces.view(n, 14, 3).numpy() * kcal,
-        "r_unit": "Ang",
-        "e_unit": "kcal/mol",
+        "r_unit": np.array("Ang"),
+        "e_unit": np.array("kcal/mol"),
     }
     trainer = GDMLTrain(max_processes=1, use_torch=False)
     started = time.process_time()

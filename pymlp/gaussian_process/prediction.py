@@ -41,9 +41,9 @@ class Sources(NamedTuple):
         self, device: torch.device | str | None = None, dtype: torch.dtype | None = None
     ) -> Sources:
         """All tensors moved or converted."""
-        tensors = (tensor.to(device=device, dtype=dtype) for tensor in self[:3])
+        x, z, alpha = (tensor.to(device=device, dtype=dtype) for tensor in self[:3])
         characters = None if self.characters is None else self.characters.to(device, dtype)
-        return Sources(*tensors, characters)
+        return Sources(x, z, alpha, characters)
 
 
 def sources_of(groups: list[Points], weights: Tensor) -> dict[int, Sources]:
@@ -74,8 +74,8 @@ def sources_of(groups: list[Points], weights: Tensor) -> dict[int, Sources]:
                 parts.setdefault(kind, []).append(one)
                 continue
             for operation in points.symmetry:
-                images = (transformed(item, operation) for item in (x_kind, z_kind))
-                parts.setdefault(kind, []).append(Sources(*images, alpha))
+                x_image, z_image = (transformed(item, operation) for item in (x_kind, z_kind))
+                parts.setdefault(kind, []).append(Sources(x_image, z_image, alpha))
     return {
         kind: Sources(
             torch.cat([item.x for item in several]),

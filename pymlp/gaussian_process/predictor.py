@@ -64,6 +64,12 @@ def predict(
             if atoms_std is not None:
                 atoms_std[rows] = _atomic_deviations(process, part.to(dtype=torch.float64))
     energy += process.mean(batch)
+    if energy_std is not None:
+        energy_std *= process.deviation_scale[0]
+    if atoms_std is not None:
+        atoms_std *= process.deviation_scale[0]
+    if forces_std is not None:
+        forces_std *= process.deviation_scale[1]
     if atoms_energy is not None:
         atoms_energy += process.mean.per_atom(batch)
     return GaussianProcessPrediction(

@@ -16,6 +16,7 @@ from pymlp.gaussian_process import solvers
 from pymlp.gaussian_process.inputs import AtomicInputs, StructureInputs
 from pymlp.gaussian_process.likelihood import Hyperparameters, maximize_likelihood
 from pymlp.gaussian_process.prediction import Sources, evaluate, sources_of
+from pymlp.gaussian_process.sharding import Shards
 from pymlp.gaussian_process.training_set import (
     Mean,
     Preparation,
@@ -113,12 +114,21 @@ class GaussianProcess:
         self.sources: dict[int, Sources] = {}
         self.posterior: Posterior | None = None
         self.report = FitReport()
+        self.deviation_scale = (1.0, 1.0)
         self._fast: dict[torch.dtype, tuple[dict[int, Sources], Preparation]] = {}
 
     # -- fit ---------------------------------------------------------------------------------
 
-    def prepare(self, batch: Batch, energies: Tensor | None, forces: Tensor | None) -> TrainingSet:
+    def prepare(
+        self,
+        batch: Batch,
+        energies: Tensor | None,
+        forces: Tensor | None,
+        shards: Shards | None = None,
+    ) -> TrainingSet:
         """Fix mean, deflation and feature transform; return points and targets.
+
+        With several ranks the training set holds this rank's part of the structures.
 
         Raises:
             ValueError: neither energies nor forces; whole-structure features and structures with
@@ -143,7 +153,10 @@ class GaussianProcess:
         if self.permutations is not None:
             self.preparation = with_symmetry(self.preparation, self.permutations, kinds[0][0].cpu())
         self.mean = self.mean.fitted(batch, energies)
-        training = TrainingSet.build(self.preparation, self.mean, batch, energies, forces)
+        own = _labelled(batch, energies, forces)
+        if shards is not None and shards.active:
+            own = own[shards.part(len(batch))]
+        training = TrainingSet.build(self.preparation, self.mean, own, own.energies, own.forces)
         self.report = FitReport(
             structures=len(batch),
             observations=len(training.targets),
@@ -172,6 +185,10 @@ class GaussianProcess:
     ) -> FitReport:
         """Condition on labelled structures.
 
+        Where torch.distributed is initialised, every rank calls this with the same batch; each
+        holds and multiplies its own part of the structures ("cg" only), and all end up with the
+        same fitted process.
+
         Args:
             batch: B structures.
             energies: [B] in eV; the batch's own where neither labels are given.
@@ -185,7 +202,8 @@ class GaussianProcess:
             start_from_data: start the search at a length scale and noises read off the data, not
                 at the constructor's.
             options: of the solver.
-            checkpoint: file where conjugate gradients save their state and find it again.
+            checkpoint: file where conjugate gradients save their state and find it again; one
+                per rank.
             report: called with lines of progress.
 
         Returns:
@@ -198,10 +216,16 @@ class GaussianProcess:
         if energies is None and forces is None:
             energies, forces = batch.energies, batch.forces
         options = options or solvers.SolverOptions()
+        shards = Shards()
+        if shards.active and method != "cg":
+            raise ValueError(f"method must be 'cg' over several ranks, got {method!r}")
         with torch.no_grad():
-            training = self.prepare(batch, energies, forces)
+            training = self.prepare(batch, energies, forces, shards)
             if optimize:
-                self.optimize(training, subset, restarts, start_from_data, report)
+                part = training
+                if shards.active:  # the same structures on every rank
+                    part = self._labelled_subset(batch, energies, forces, subset)
+                self.optimize(part, subset, restarts, start_from_data, report)
             started = time.process_time()
             chosen: str = method
             if chosen == "auto":
@@ -210,7 +234,7 @@ class GaussianProcess:
                 chosen, training, self.hyperparameters, options, self.report, checkpoint, report
             )
             self.report.cpu_seconds["solve"] = time.process_time() - started
-            self.sources = sources_of(result.groups, result.weights)
+            self.sources = Shards().gather_sources(sources_of(result.groups, result.weights))
             self.posterior = result.posterior
             self._fast.clear()
             self.report.single_precision_error = self._single_precision_error(batch)
@@ -222,6 +246,49 @@ class GaussianProcess:
             "force_noise": self.hyperparameters.force_noise,
         }
         return self.report
+
+    def _labelled_subset(
+        self, batch: Batch, energies: Tensor | None, forces: Tensor | None, subset: int | None
+    ) -> TrainingSet:
+        """Random structures of the whole batch, the same on every rank."""
+        assert self.preparation is not None
+        count = len(batch) if subset is None else min(subset, len(batch))
+        order = torch.randperm(len(batch), generator=torch.Generator().manual_seed(0))
+        part = _labelled(batch, energies, forces)[order[:count].sort().values]
+        return TrainingSet.build(self.preparation, self.mean, part, part.energies, part.forces)
+
+    def calibrate(self, batch: Batch) -> tuple[float, float]:
+        """Scale all standard deviations to the errors on labelled structures not trained on.
+
+        For posteriors of conjugate gradients and inducing points, which are too wide (about twice
+        at 500 structures): they are conditioned on part of the observations. An exact posterior
+        needs no such factor.
+
+        Args:
+            batch: B labelled structures.
+
+        Returns:
+            The factors of energy and force deviations, also kept for all later predictions.
+
+        Raises:
+            ValueError: no labels, or no posterior.
+        """
+        if batch.energies is None or batch.forces is None:
+            raise ValueError("batch must hold energies and forces to calibrate with")
+        self.deviation_scale = (1.0, 1.0)
+        result = self.predict(batch, variance=True)
+        assert result.forces is not None
+        assert result.energy_std is not None
+        assert result.forces_std is not None
+        pairs = (
+            (result.energy - batch.energies, result.energy_std),
+            (result.forces - batch.forces, result.forces_std),
+        )
+        energy, force = (
+            float(((error / std.clamp(min=1e-300)).square().mean()).sqrt()) for error, std in pairs
+        )
+        self.deviation_scale = (energy, force)
+        return self.deviation_scale
 
     def optimize(
         self,
@@ -327,6 +394,11 @@ class GaussianProcess:
             if gradients is not None and g is not None:
                 gradients[:, which] = g.view(part.shape)
         return energies, gradients
+
+
+def _labelled(batch: Batch, energies: Tensor | None, forces: Tensor | None) -> Batch:
+    """The batch with these labels in place of its own."""
+    return replace(batch, energies=energies, forces=forces)
 
 
 def data_driven_start(start: Hyperparameters, training: TrainingSet) -> Hyperparameters:

@@ -58,6 +58,7 @@ def to_state(
         "force_noise": hyperparameters.force_noise,
         "mean": {**asdict(process.mean), "elements": [list(e) for e in process.mean.elements]},
         "deflate": preparation.deflate,
+        "deviation_scale": list(process.deviation_scale),
         "types": sorted(process.sources),
         "report": asdict(process.report),
         "posterior": [],
@@ -110,6 +111,8 @@ def from_state(config: dict[str, Any], tensors: dict[str, Tensor]) -> GaussianPr
         mean = dict(config["mean"])
         elements = tuple((int(number), float(value)) for number, value in mean.pop("elements"))
         process.mean = Mean(**mean, elements=elements)
+        scale = config["deviation_scale"]
+        process.deviation_scale = (float(scale[0]), float(scale[1]))
         report = dict(config["report"])
         report["single_precision_error"] = tuple(report["single_precision_error"])
         process.report = FitReport(**report)
@@ -122,8 +125,8 @@ def from_state(config: dict[str, Any], tensors: dict[str, Tensor]) -> GaussianPr
             inputs, transforms, config["deflate"], numbers, symmetry, characters
         )
         for kind in config["types"]:
-            names = (f"sources.{kind}.{name}" for name in ("x", "z", "alpha"))
-            process.sources[int(kind)] = Sources(*(tensors[name] for name in names), characters)
+            x, z, alpha = (tensors[f"sources.{kind}.{name}"] for name in ("x", "z", "alpha"))
+            process.sources[int(kind)] = Sources(x, z, alpha, characters)
         if config["posterior"]:
             groups = [
                 Points(
@@ -149,7 +152,7 @@ def from_state(config: dict[str, Any], tensors: dict[str, Tensor]) -> GaussianPr
 
 def _transform(tensors: dict[str, Tensor], kind: int) -> FeatureTransform:
     rotation = None
-    if f"rotation.{kind}.index" in tensors:
+    if f"rotation.{kind}.forward_index" in tensors:
         rotation = Rotation(*(tensors[f"rotation.{kind}.{name}"] for name in Rotation._fields))
     return FeatureTransform(tensors[f"center.{kind}"], tensors.get(f"matrix.{kind}"), rotation)
 

@@ -66,20 +66,20 @@ class Rotation(NamedTuple):
     """An orthonormal matrix with few entries per row, as gathers.
 
     Args:
-        index: [K, p] raw features that make a new one.
-        coefficient: [K, p] their weights.
+        forward_index: [K, p] raw features that make a new one.
+        forward_coefficient: [K, p] their weights.
         back_index: [K', p] new features that make a raw one.
         back_coefficient: [K', p] their weights.
     """
 
-    index: Tensor
-    coefficient: Tensor
+    forward_index: Tensor
+    forward_coefficient: Tensor
     back_index: Tensor
     back_coefficient: Tensor
 
     def forward(self, raw: Tensor) -> Tensor:
         """[..., p] raw to new features."""
-        return _gathered(raw, self.index, self.coefficient)
+        return _gathered(raw, self.forward_index, self.forward_coefficient)
 
     def backward(self, new: Tensor) -> Tensor:
         """[..., p] new to raw features (the transpose, and the inverse)."""
@@ -88,8 +88,8 @@ class Rotation(NamedTuple):
     def to(self, device: torch.device | str | None, dtype: torch.dtype | None) -> Rotation:
         """Moved or converted; indices stay integers."""
         return Rotation(
-            self.index.to(device),
-            self.coefficient.to(device=device, dtype=dtype),
+            self.forward_index.to(device),
+            self.forward_coefficient.to(device=device, dtype=dtype),
             self.back_index.to(device),
             self.back_coefficient.to(device=device, dtype=dtype),
         )

@@ -37,13 +37,17 @@ def equal_numbers(batch: Batch) -> list[tuple[Tensor, Tensor]]:
     if len(set(batch.lengths)) == 1:
         table = batch.numbers.view(len(batch), -1)
         if bool((table == table[0]).all()):
-            return [(table[0], torch.arange(len(batch)))]
+            return [(table[0], torch.arange(len(batch), device=table.device))]
     numbers = batch.numbers.cpu()
     members: dict[tuple[int, ...], list[int]] = {}
     for index in range(len(batch)):
         key = tuple(numbers[offsets[index] : offsets[index + 1]].tolist())
         members.setdefault(key, []).append(index)
-    return [(torch.tensor(key), torch.tensor(which)) for key, which in members.items()]
+    device = batch.numbers.device
+    return [
+        (torch.tensor(key, device=device), torch.tensor(which, device=device))
+        for key, which in members.items()
+    ]
 
 
 @dataclass(frozen=True)
@@ -320,7 +324,8 @@ class TrainingSet:
             derivatives = None
             if forces is not None:
                 atoms = part.n_atoms // n
-                index = batch.structure_offsets[which, None] + torch.arange(atoms)
+                local = torch.arange(atoms, device=which.device)
+                index = batch.structure_offsets[which, None] + local
                 gradients = -forces.to(part.positions)[index]
                 if basis is None:
                     derivatives = gradients.flatten(1)

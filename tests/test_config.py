@@ -165,9 +165,39 @@ def test_init_asks_for_units_of_extxyz_and_finds_the_only_keys(tmp_path: Path) -
     with pytest.raises(ValueError, match="does not say in which units.*--energy-unit eV"):
         starting_configuration(kind, data, data, out, {})
     given: dict[str, str | None] = {"energy_unit": "eV", "force_unit": "eV/Å"}
-    text, _ = starting_configuration(kind, data, data, out, given)
+    text, notes = starting_configuration(kind, data, data, out, given)
     config = parse_config(text)
     assert (config.data.keys.energy, config.data.keys.forces) == ("ref_energy", "ref_forces")
+    said = "as given: energies ref_energy in eV, forces ref_forces in eV/Å, coordinates in Å"
+    assert said in notes
+    assert said in " ".join(text.replace("#", " ").split()), "the file says it too"
+
+
+def test_init_says_the_units_that_were_given(tmp_path: Path) -> None:
+    """Not those of the layout, when the user knows better."""
+    data = str(write_npz(tmp_path / "a.npz", 8, baseline=False))
+    given: dict[str, str | None] = {"energy_unit": "kcal/mol", "force_unit": "kcal/mol/Å"}
+    kind, out = kind_named("bp-fnn"), tmp_path / "run.yaml"
+    text, notes = starting_configuration(kind, data, data, out, given)
+    assert parse_config(text).data.units.energy == "kcal/mol"
+    assert any("kcal/mol -> eV" in note for note in notes)
+    assert any("kcal/mol/Å -> eV/Å" in note for note in notes)
+    assert "Hartree ->" not in text
+
+
+@pytest.mark.parametrize("kind", ["ani-fnn", "bp-fnn"])
+def test_the_configurations_of_the_accuracy_table_are_the_defaults(kind: str) -> None:
+    folder = Path(__file__).resolve().parents[1] / "benchmarks" / "accuracy"
+    config = load_config(folder / f"{kind}.yaml")
+    defaults = KINDS[kind].config.model_validate(
+        {
+            "kind": kind,
+            "elements": ["H", "C", "O"],
+            "data": config.data.model_dump(),
+            **KINDS[kind].defaults(),
+        }
+    )
+    assert config == defaults
 
 
 def test_a_kind_can_be_registered_once() -> None:

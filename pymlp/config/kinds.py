@@ -79,9 +79,8 @@ def kind_named(name: str) -> Kind:
 
 
 def _behler_parrinello_defaults() -> dict[str, Any]:
-    # Measured on the Claisen data (B3LYP - PM3, 1500 structures, validation part): the paper's set
-    # (R_s = 0, eta and zeta in step) ends at 0.49 kcal/mol and 1.34 kcal/mol/Å, these shifted
-    # radial functions with all products of three eta and three zeta below 0.35 and 0.95.
+    # Not the paper's set (R_s = 0, eta and zeta in step), which does not resolve a reaction: see
+    # benchmarks/accuracy/README.md.
     return {
         "descriptor": {
             "cutoff": 5.2,
@@ -114,7 +113,13 @@ def _deep_pot_defaults() -> dict[str, Any]:
     # The paper's: SPEC sections 1.3 and 2.
     return {
         "descriptor": {"embedding": [25, 50, 100], "n_axis": 4},
-        "network": {"hidden": [240, 240, 240], "residual": True, "activation": "tanh"},
+        "network": {
+            "hidden": [240, 240, 240],
+            "residual": True,
+            "activation": "tanh",
+            "whitening": 0.01,
+        },
+        "training": {"learning_rate": 3e-3, "descriptor_rate": 0.2},
     }
 
 

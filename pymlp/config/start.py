@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from pymlp.config.kinds import Kind
 from pymlp.config.template import render
 from pymlp.io import FileSummary, inspect_file, iread
+from pymlp.io.labels import notes as describe
 from pymlp.labelled_data import split_selection
 
 __all__ = ["starting_configuration"]
@@ -120,9 +122,12 @@ def _labels(
     if summary.keys is not None and not any(given.get(field) for field in _KEY_FIELDS):
         for field in _KEY_FIELDS:
             keys[field] = getattr(summary.keys, field)
-        units["energy"] = given.get("energy_unit") or summary.keys.energy_unit
-        units["force"] = given.get("force_unit") or summary.keys.force_unit
-        return keys, _complete(units), list(summary.notes)
+        names = ("energy_unit", "force_unit", "length_unit")
+        own: dict[str, Any] = {name: given[name] for name in names if given.get(name)}
+        read = replace(summary.keys, **own)
+        units["energy"], units["force"] = read.energy_unit, read.force_unit
+        # Not the summary's own notes, which name the layout's units whatever was given.
+        return keys, _complete(units), describe(read, summary.target)
     keys |= {field: given.get(field) for field in _KEY_FIELDS}
     notes = []
     if keys["energy"] is None:
@@ -149,7 +154,11 @@ def _labels(
         )
     units["energy"] = given["energy_unit"]
     units["force"] = given.get("force_unit")
-    notes.append(f"units given: energies {units['energy']}, coordinates {units['length']}")
+    what = [f"energies {keys['energy']} in {units['energy']}"]
+    if slope := keys["forces"] or keys["gradient"]:
+        sign = "" if keys["forces"] else "-"
+        what.append(f"forces {sign}{slope} in {units['force']}")
+    notes.append(f"as given: {', '.join(what)}, coordinates in {units['length']}")
     return keys, _complete(units), notes
 
 

@@ -1,6 +1,6 @@
 """A whole training run: data in, members of the committee trained, model and figures out.
 
-The folder of a run holds ``model.json`` and ``weights.safetensors`` (what `pymlp.load` reads),
+The folder of a run holds ``model.json`` and ``weights-*.safetensors`` (what `pymlp.load` reads),
 ``run.yaml`` (the configuration), ``log.csv``, ``metrics.json``, ``loss.png`` and ``parity.png``;
 while it is trained and after it also ``checkpoint.ckpt`` for resuming. A committee has log and
 checkpoint of each member in ``member-k``.
@@ -197,11 +197,27 @@ def _differences(old: Any, new: Any, prefix: str = "") -> list[str]:
 
 
 def _device(name: str) -> torch.device:
+    from pymlp import _C
+
+    seen = torch.cuda.is_available()
+    kernels = bool(_C.build_info()["cuda_architectures"])
+    fix = "rebuild with `PYMLP_CUDA=1 pip install . --no-build-isolation`"
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        if seen and not kernels:
+            warnings.warn(
+                "training on the CPU: there is a GPU, but this build of pymlp has no CUDA "
+                f"kernels; {fix}, or set training.device to cpu",
+                stacklevel=2,
+            )
+        return torch.device("cuda" if seen and kernels else "cpu")
     device = torch.device(name)
-    if device.type == "cuda" and not torch.cuda.is_available():
+    if device.type == "cuda" and not seen:
         raise ValueError(f"training.device is {name}, but torch sees no CUDA device; use cpu")
+    if device.type == "cuda" and not kernels:
+        raise ValueError(
+            f"training.device is {name}, but this build of pymlp has no CUDA kernels; {fix}, "
+            "or use cpu"
+        )
     return device
 
 

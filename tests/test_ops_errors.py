@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pymlp import ops
+from pymlp import _C, ops
 from tests.cases import Case, cases
 
 NAMES = ["pair_offsets", "neighbors", "types", "channels", "weights", "radial", "distances"]
@@ -108,6 +108,23 @@ def test_mixed_devices_are_refused(case: Case) -> None:
     x, rest = arguments(case)
     with pytest.raises((ValueError, TypeError, RuntimeError), match="device"):
         getattr(ops, case.family)(x.cuda(), *rest)
+
+
+@pytest.mark.skipif(
+    bool(_C.build_info()["cuda_architectures"]), reason="this build has CUDA kernels"
+)
+@pytest.mark.parametrize("name", ops.OP_NAMES)
+def test_cuda_tensors_on_a_build_without_cuda_name_the_fix(name: str) -> None:
+    """Calls what a CUDA tensor would be sent to: no GPU is needed for that."""
+    overload = getattr(torch.ops.pymlp, name).default
+    with pytest.raises(RuntimeError, match=f"pymlp::{name} was .*`PYMLP_CUDA=1 pip install"):
+        overload._op_dk(torch._C.DispatchKey.CUDA, *_placeholders(overload))
+
+
+def _placeholders(overload: Any) -> list[Any]:
+    """Something of the right type for every argument."""
+    kinds = [str(argument.type) for argument in overload._schema.arguments]
+    return [torch.zeros(1) if k == "Tensor" else False if k == "bool" else 1 for k in kinds]
 
 
 @EACH

@@ -1,5 +1,5 @@
-// Angular symmetry functions (eqs 3 and 6), one term of the sum over pairs j < k of neighbours of i.
-// Both are a product of an angle factor, a distance factor and a weight:
+// Angular symmetry functions (eqs 3 and 6), one term of the sum over pairs j < k of neighbours of
+// i. Both are a product of an angle factor, a distance factor and a weight:
 //
 //   angle      A(c) = 2^(1-zeta) (1 + cos(theta - theta_s))^zeta
 //   distance   eq 3 (Behler-Parrinello): D = exp(-eta Q),         Q = R_ij^2 + R_ik^2 + R_jk^2
@@ -43,7 +43,8 @@ struct NeighborPair {
   Neighbor<N> j, k;
 };
 
-// --- angle factor ---------------------------------------------------------------------------------
+// --- angle factor
+// ---------------------------------------------------------------------------------
 
 template <class T>
 struct AngleParameters {
@@ -104,14 +105,16 @@ PYMLP_INLINE ValueSlope<N> angle_factor(Angle<N> a, AngleParameters<Scalar<N>> p
   return {value[0], slope[0]};
 }
 
-// --- distance factor ------------------------------------------------------------------------------
+// --- distance factor
+// ------------------------------------------------------------------------------
 
 template <class T>
 struct DistanceParameters {
   T eta, shift;
 };
 
-// --- eq 6 -----------------------------------------------------------------------------------------
+// --- eq 6
+// -----------------------------------------------------------------------------------------
 
 template <class T>
 struct Ani {
@@ -141,7 +144,8 @@ struct Ani {
   }
 };
 
-// --- eq 3 and G5 ----------------------------------------------------------------------------------
+// --- eq 3 and G5
+// ----------------------------------------------------------------------------------
 
 template <class T>
 struct BehlerParrinello {

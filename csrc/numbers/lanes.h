@@ -127,13 +127,17 @@ struct Polynomials;
 template <>
 struct Polynomials<float> {
   // exp(r), |r| <= ln(2)/2, relative error 2e-9
-  static constexpr float exponential[] = {1.0f,           1.0000000377f,   0.50000000471f,
-                                          0.16666415515f, 0.041666352897f, 0.0083751263982f,
+  static constexpr float exponential[] = {1.0f,
+                                          1.0000000377f,
+                                          0.50000000471f,
+                                          0.16666415515f,
+                                          0.041666352897f,
+                                          0.0083751263982f,
                                           0.0013941108434f};
   // sin(pi y) / y and cos(pi y) in y^2, |y| <= 1/2, errors 1.4e-8 and 2.3e-10
   static constexpr float sin_pi[] = {3.1415926400772f, -5.1677100766683f, 2.5500773865289f,
                                      -0.59829041128343f, 0.077655912276014f};
-  static constexpr float cos_pi[] = {0.99999999977915f, -4.9348021369289f,  4.0587091547631f,
+  static constexpr float cos_pi[] = {0.99999999977915f, -4.9348021369289f, 4.0587091547631f,
                                      -1.3352119493906f, 0.23493706859509f, -0.024395932097550f};
   static constexpr float log2e = 1.44269504f, ln2_high = 0.693359375f, ln2_low = -2.12194440e-4f;
   static constexpr float lowest = -86.0f;
@@ -144,25 +148,23 @@ struct Polynomials<float> {
 template <>
 struct Polynomials<double> {
   // relative error 3.2e-18
-  static constexpr double exponential[] = {
-      1.0,
-      1.0,
-      0.50000000000000183855,
-      0.16666666666666680806,
-      0.041666666666488095495,
-      0.0083333333333196006109,
-      0.0013888888952314774652,
-      0.00019841269890047113707,
-      0.000024801485482328492419,
-      2.7557240918578969823e-6,
-      2.7632639639041029749e-7,
-      2.5110037605963777712e-8};
+  static constexpr double exponential[] = {1.0,
+                                           1.0,
+                                           0.50000000000000183855,
+                                           0.16666666666666680806,
+                                           0.041666666666488095495,
+                                           0.0083333333333196006109,
+                                           0.0013888888952314774652,
+                                           0.00019841269890047113707,
+                                           0.000024801485482328492419,
+                                           2.7557240918578969823e-6,
+                                           2.7632639639041029749e-7,
+                                           2.5110037605963777712e-8};
   // errors 7e-19 and 7e-21
-  static constexpr double sin_pi[] = {3.1415926535897932378,    -5.1677127800499696077,
-                                      2.5501640398773004745,    -0.59926452931894468132,
-                                      0.08214588657310289502,   -0.0073704305059169434047,
-                                      0.00046629981618983938014, -0.000021903497074626017191,
-                                      7.6978267682241906454e-7};
+  static constexpr double sin_pi[] = {
+      3.1415926535897932378,     -5.1677127800499696077,      2.5501640398773004745,
+      -0.59926452931894468132,   0.08214588657310289502,      -0.0073704305059169434047,
+      0.00046629981618983938014, -0.000021903497074626017191, 7.6978267682241906454e-7};
   static constexpr double cos_pi[] = {1.0,
                                       -4.9348022005446793043,
                                       4.0587121264167675439,
@@ -181,8 +183,8 @@ struct Polynomials<double> {
   static constexpr int64_t one = 0x3ff0000000000000, root_half = 0x3fe6a09e667f3bcd;
 };
 
-// exp(x) for x up to 88 or 709 (above: no meaning; no formula here has x > 1). Below `lowest`, -86 or
-// -707, it stays at the value there, 4e-38 or 1e-307.
+// exp(x) for x up to 88 or 709 (above: no meaning; no formula here has x > 1). Below `lowest`, -86
+// or -707, it stays at the value there, 4e-38 or 1e-307.
 template <class T>
 PYMLP_INLINE Lanes<T> exponential(Lanes<T> x) {
   using P = Polynomials<T>;
@@ -230,8 +232,8 @@ PYMLP_INLINE CosSin<Lanes<T>> cos_sin_pi(Lanes<T> x) {
           polynomial(square, Polynomials<T>::cos_pi)};
 }
 
-// While it lives, results below the normal range are 0: powers and Gaussians underflow all the time,
-// and subnormal operands make a multiplication many times slower.
+// While it lives, results below the normal range are 0: powers and Gaussians underflow all the
+// time, and subnormal operands make a multiplication many times slower.
 class FlushSubnormals {
  public:
 #ifdef __SSE2__

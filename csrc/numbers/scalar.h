@@ -1,6 +1,6 @@
 // The vocabulary that formulas are written in, for float and double. lanes.h and dual.h give the
-// same words to SIMD registers and to numbers that carry a derivative. On a GPU the words are CUDA's
-// own functions; on a CPU only tests and per-call preparations use the scalar ones.
+// same words to SIMD registers and to numbers that carry a derivative. On a GPU the words are
+// CUDA's own functions; on a CPU only tests and per-call preparations use the scalar ones.
 #pragma once
 
 #include <cmath>
@@ -99,8 +99,8 @@ PYMLP_INLINE Exponent<T> make_exponent(T value) {
 }
 
 // x^e in place, for n numbers x >= 0 at a time, which hides the latency of the products and shares
-// the look at the exponent: repeated squaring for whole exponents (exact derivatives also at x = 0),
-// otherwise exp(e log x).
+// the look at the exponent: repeated squaring for whole exponents (exact derivatives also at x =
+// 0), otherwise exp(e log x).
 template <int n, class N>
 PYMLP_INLINE void powers(N (&x)[n], Exponent<Scalar<N>> e) {
   using T = Scalar<N>;

@@ -55,17 +55,16 @@ std::tuple<Tensor, Tensor, Tensor> all_pairs(Tensor positions, Tensor structure_
     neighbors = torch::stable::new_empty(structure_offsets, {first[atoms]});
     int64_t* center = centers.mutable_data_ptr<int64_t>();
     int64_t* neighbor = neighbors.mutable_data_ptr<int64_t>();
-    torch::stable::parallel_for(0, structures, kStructuresPerThread,
-                                [&](int64_t begin, int64_t end) {
-                                  if (begin >= end) return;
-                                  int64_t p = first[offsets[begin]];
-                                  for_each_pair(r, offsets, begin, end, cutoff,
-                                                [&](int64_t i, int64_t j) {
-                                                  center[p] = i;
-                                                  neighbor[p] = j;
-                                                  ++p;
-                                                });
-                                });
+    torch::stable::parallel_for(
+        0, structures, kStructuresPerThread, [&](int64_t begin, int64_t end) {
+          if (begin >= end) return;
+          int64_t p = first[offsets[begin]];
+          for_each_pair(r, offsets, begin, end, cutoff, [&](int64_t i, int64_t j) {
+            center[p] = i;
+            neighbor[p] = j;
+            ++p;
+          });
+        });
   };
   if (positions.scalar_type() == ScalarType::Float) {
     run(float{});

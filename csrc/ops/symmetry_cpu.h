@@ -30,7 +30,8 @@ void check_indices(const SymmetryPass<T>& pass, int64_t n_pairs, int64_t n_types
     ascending = ascending && atoms.pair_offsets[i] <= atoms.pair_offsets[i + 1];
   }
   require(ascending, "pair_offsets: expected ascending values");
-  require(within(atoms.neighbors, n_pairs, n), "neighbors: expected values in 0 ... A - 1 = ", n - 1);
+  require(within(atoms.neighbors, n_pairs, n),
+          "neighbors: expected values in 0 ... A - 1 = ", n - 1);
   require(within(atoms.types, n, n_types),
           "types: expected values in 0 ... n_types - 1 = ", n_types - 1);
   require(within(atoms.channels, n_types, pass.tables.n_channels),
@@ -42,8 +43,9 @@ void check_indices(const SymmetryPass<T>& pass, int64_t n_pairs, int64_t n_types
     for (int64_t s = 0; s < tables.n_angular; ++s) {
       const int64_t* row = tables.products + 2 * (set * tables.n_angular + s);
       padding = padding || row[0] < 0;
-      require(padding ? row[0] < 0 : row[0] >= before && row[0] < tables.n_distances &&
-                                         row[1] >= 0 && row[1] < tables.n_angles,
+      require(padding ? row[0] < 0
+                      : row[0] >= before && row[0] < tables.n_distances && row[1] >= 0 &&
+                            row[1] < tables.n_angles,
               "products: expected rows (distance, angle) sorted by distance, then (-1, -1); got (",
               row[0], ", ", row[1], ") at row ", s, " of set ", set);
       before = row[0];

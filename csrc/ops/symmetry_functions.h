@@ -4,7 +4,8 @@
 //   struct Op {
 //     using Variant = ...;                                  // type of the schema's last argument
 //     template <class T> static void set_variant(SymmetryTables<T>&, Variant);
-//     template <class T> static void run(const SymmetryPass<T>&, Pass, int64_t n_pairs, int64_t n_types, const Tensor&);
+//     template <class T> static void run(const SymmetryPass<T>&, Pass, int64_t n_pairs, int64_t
+//     n_types, const Tensor&);
 //   };
 #pragma once
 
@@ -28,7 +29,8 @@ struct SymmetryArguments {
     require_shape(pair_offsets, "pair_offsets", {-1}, "[A + 1]");
     require(pair_offsets.size(0) > 0, "pair_offsets: expected A + 1 >= 1 elements, got none");
     require_shape(neighbors, "neighbors", {pairs}, "[P], P rows of displacements");
-    require_shape(types, "types", {pair_offsets.size(0) - 1}, "[A], A + 1 elements of pair_offsets");
+    require_shape(types, "types", {pair_offsets.size(0) - 1},
+                  "[A], A + 1 elements of pair_offsets");
     require_shape(channels, "channels", {-1}, "[n_types]");
     require_shape(weights, "weights", {channels.size(0)}, "[n_types], as channels");
     require_shape(radial, "radial", {-1, -1, 3}, "[n_sets, R, 3]");
@@ -36,7 +38,8 @@ struct SymmetryArguments {
     require_shape(angles, "angles", {-1, 3}, "[Z, 3]");
     require_shape(products, "products", {radial.size(0), -1, 2}, "[n_sets, S, 2]");
     require(radial.size(0) == 1 || radial.size(0) == channels.size(0),
-            "radial: expected n_sets = 1 or n_types = ", channels.size(0), ", got ", radial.size(0));
+            "radial: expected n_sets = 1 or n_types = ", channels.size(0), ", got ",
+            radial.size(0));
     require(n_channels > 0, "n_channels: expected a positive number, got ", n_channels);
     require(radial_cutoff > 0, "radial_cutoff: expected a positive length, got ", radial_cutoff);
     require(angular_cutoff > 0, "angular_cutoff: expected a positive length, got ", angular_cutoff);
@@ -115,9 +118,9 @@ class SymmetryOps {
                         Tensor channels, Tensor weights, Tensor radial, Tensor distances,
                         Tensor angles, Tensor products, int64_t n_channels, double radial_cutoff,
                         double angular_cutoff, int64_t cutoff_function, Variant variant) {
-    const auto a = prepare({displacements, pair_offsets, neighbors, types, channels, weights, radial,
-                            distances, angles, products, n_channels, radial_cutoff, angular_cutoff,
-                            cutoff_function});
+    const auto a = prepare({displacements, pair_offsets, neighbors, types, channels, weights,
+                            radial, distances, angles, products, n_channels, radial_cutoff,
+                            angular_cutoff, cutoff_function});
     return run(a, variant, Pass::forward, nullptr, nullptr).features;
   }
 
@@ -126,9 +129,9 @@ class SymmetryOps {
                          Tensor radial, Tensor distances, Tensor angles, Tensor products,
                          int64_t n_channels, double radial_cutoff, double angular_cutoff,
                          int64_t cutoff_function, Variant variant) {
-    const auto a = prepare({displacements, pair_offsets, neighbors, types, channels, weights, radial,
-                            distances, angles, products, n_channels, radial_cutoff, angular_cutoff,
-                            cutoff_function});
+    const auto a = prepare({displacements, pair_offsets, neighbors, types, channels, weights,
+                            radial, distances, angles, products, n_channels, radial_cutoff,
+                            angular_cutoff, cutoff_function});
     return run(a, variant, Pass::backward, &grad_output, nullptr).displacements;
   }
 
@@ -136,9 +139,9 @@ class SymmetryOps {
                     Tensor types, Tensor channels, Tensor weights, Tensor radial, Tensor distances,
                     Tensor angles, Tensor products, int64_t n_channels, double radial_cutoff,
                     double angular_cutoff, int64_t cutoff_function, Variant variant) {
-    const auto a = prepare({displacements, pair_offsets, neighbors, types, channels, weights, radial,
-                            distances, angles, products, n_channels, radial_cutoff, angular_cutoff,
-                            cutoff_function});
+    const auto a = prepare({displacements, pair_offsets, neighbors, types, channels, weights,
+                            radial, distances, angles, products, n_channels, radial_cutoff,
+                            angular_cutoff, cutoff_function});
     return run(a, variant, Pass::jvp, nullptr, &tangents).features;
   }
 
@@ -147,9 +150,9 @@ class SymmetryOps {
       Tensor neighbors, Tensor types, Tensor channels, Tensor weights, Tensor radial,
       Tensor distances, Tensor angles, Tensor products, int64_t n_channels, double radial_cutoff,
       double angular_cutoff, int64_t cutoff_function, Variant variant) {
-    const auto a = prepare({displacements, pair_offsets, neighbors, types, channels, weights, radial,
-                            distances, angles, products, n_channels, radial_cutoff, angular_cutoff,
-                            cutoff_function});
+    const auto a = prepare({displacements, pair_offsets, neighbors, types, channels, weights,
+                            radial, distances, angles, products, n_channels, radial_cutoff,
+                            angular_cutoff, cutoff_function});
     const auto out = run(a, variant, Pass::double_backward, &grad_output, &grad_grad_displacements);
     return {out.features, out.displacements};
   }
@@ -158,9 +161,9 @@ class SymmetryOps {
                          Tensor channels, Tensor weights, Tensor radial, Tensor distances,
                          Tensor angles, Tensor products, int64_t n_channels, double radial_cutoff,
                          double angular_cutoff, int64_t cutoff_function, Variant variant) {
-    const auto a = prepare({displacements, pair_offsets, neighbors, types, channels, weights, radial,
-                            distances, angles, products, n_channels, radial_cutoff, angular_cutoff,
-                            cutoff_function});
+    const auto a = prepare({displacements, pair_offsets, neighbors, types, channels, weights,
+                            radial, distances, angles, products, n_channels, radial_cutoff,
+                            angular_cutoff, cutoff_function});
     return run(a, variant, Pass::jacobian, nullptr, nullptr).features;
   }
 

@@ -138,4 +138,33 @@ PYMLP_INLINE Lanes<T> sums_of_lanes(Lanes<T> (&x)[count]) {
   }
 }
 
+// to[k][at] += sum over the lanes of x[k].
+template <class T, size_t n>
+PYMLP_INLINE void add_sums(const Lanes<T> (&x)[n], const Column<Lanes<T>> (&to)[n], int64_t at) {
+  constexpr size_t count = Lanes<T>::count;
+#pragma GCC unroll 4
+  for (size_t k = 0; k < n; k += count) {
+    Lanes<T> group[count];
+    T sums[count];
+    for (size_t i = 0; i < count; ++i) group[i] = k + i < n ? x[k + i] : Lanes<T>(T(0));
+    sums_of_lanes(group).store(sums);
+    for (size_t i = 0; i < count && k + i < n; ++i) to[k + i].value[at] += sums[i];
+  }
+}
+
+template <class T, size_t n>
+PYMLP_INLINE void add_sums(const Dual<Lanes<T>> (&x)[n], const Column<Dual<Lanes<T>>> (&to)[n],
+                           int64_t at) {
+  Lanes<T> values[n], slopes[n];
+  Column<Lanes<T>> to_values[n], to_slopes[n];
+  for (size_t k = 0; k < n; ++k) {
+    values[k] = x[k].value;
+    slopes[k] = x[k].slope;
+    to_values[k] = to[k].value;
+    to_slopes[k] = to[k].slope;
+  }
+  add_sums(values, to_values, at);
+  add_sums(slopes, to_slopes, at);
+}
+
 }  // namespace pymlp::inline PYMLP_SIMD

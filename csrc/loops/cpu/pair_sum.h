@@ -54,16 +54,15 @@ void pair_sum_forward(const Staging<N>& s, const RadialTable<T>& table, int64_t 
   }
 }
 
-// Adds sum_f grad_f dg_f/dR to the adjoint of every neighbour's distance. `scratch` has room for one
-// padded row of parameters.
+// Adds sum_f grad_f dg_f/dR to the adjoint of every neighbour's distance. `scratch` has room for
+// one padded row of parameters.
 template <class N, class T>
 void pair_sum_backward(const Staging<N>& s, const RadialTable<T>& table, int64_t n_channels,
                        const T* grad_features, T* scratch, const Column<N>& grad_distance) {
   for (int64_t c = 0; c < n_channels; ++c) {
     if (s.channels[c] == s.channels[c + 1]) continue;
     for (int64_t f = 0; f < table.padded; ++f) {
-      scratch[f] =
-          f < table.count ? grad_features[c * table.count + f] * table.amplitude[f] : T(0);
+      scratch[f] = f < table.count ? grad_features[c * table.count + f] * table.amplitude[f] : T(0);
     }
     for (int64_t j = s.channels[c]; j < s.channels[c + 1]; ++j) {
       N sum{T(0)};

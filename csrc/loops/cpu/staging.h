@@ -64,6 +64,13 @@ struct NeighborColumns {
     cutoff.copy(i, from.cutoff, j);
   }
 
+  // Add the sums over the lanes of v to neighbour i.
+  PYMLP_INLINE void add_sums(int64_t i, Neighbor<N> v) const {
+    const N parts[] = {v.unit.x, v.unit.y, v.unit.z, v.distance, v.cutoff};
+    const Column<N> columns[] = {unit.x, unit.y, unit.z, distance, cutoff};
+    pymlp::PYMLP_SIMD::add_sums(parts, columns, i);
+  }
+
   static constexpr int kLanes = Lanes<Scalar<N>>::count;
 };
 

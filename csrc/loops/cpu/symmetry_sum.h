@@ -149,8 +149,9 @@ class SymmetrySum {
   // The adjoint of the cutoff moves to the distance that it was computed from.
   void fold_cutoff() const {
     for (int64_t i = 0; i < narrow_.count; i += kLanes) {
-      narrow_grad_.distance.store(i, narrow_grad_.distance.load(i) +
-                                         narrow_grad_.cutoff.load(i) * narrow_.cutoff_slope.load(i));
+      narrow_grad_.distance.store(i,
+                                  narrow_grad_.distance.load(i) +
+                                      narrow_grad_.cutoff.load(i) * narrow_.cutoff_slope.load(i));
     }
   }
 

@@ -259,8 +259,14 @@ def displacements(
         [P, 3] Å.
 
     Raises:
-        ValueError: if the list has shifts and the cell or the structure index is missing.
+        ValueError: if the list is of another number of atoms, or has shifts and the cell or the
+            structure index is missing.
     """
+    if positions.shape[0] != neighbor_list.n_atoms:
+        raise ValueError(
+            f"neighbor_list must be of these positions: it has {neighbor_list.n_atoms} atoms, "
+            f"positions have {positions.shape[0]}"
+        )
     # In place, which autograd allows here: every fresh tensor of this size costs page faults.
     d = positions.index_select(0, neighbor_list.neighbors)
     d.sub_(positions.index_select(0, neighbor_list.centers))

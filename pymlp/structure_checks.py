@@ -65,6 +65,10 @@ def as_float(value: Any, name: str, dtype: torch.dtype | None = None) -> Tensor:
 
 def as_numbers(value: Any) -> Tensor:
     """Int64 atomic numbers 1..118 from integers or chemical symbols."""
+    if np.ndim(value) == 0 and not isinstance(value, str):
+        raise TypeError(
+            f"numbers must be a sequence of atomic numbers or symbols, got {type(value).__name__}"
+        )
     if isinstance(value, str) or (len(value) and isinstance(value[0], str)):
         symbols = [value] if isinstance(value, str) else list(value)
         return torch.tensor([atomic_number(symbol) for symbol in symbols], dtype=torch.int64)

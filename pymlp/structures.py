@@ -282,12 +282,8 @@ class Batch:
         lengths = torch.tensor([0, *(len(s) for s in structures)], dtype=torch.int64)
         none = torch.zeros(3, 3, dtype=torch.float64)
         return cls(
-            positions=torch.cat([s.positions for s in structures])
-            if structures
-            else torch.zeros(0, 3, dtype=torch.float64),
-            numbers=torch.cat([s.numbers for s in structures])
-            if structures
-            else torch.zeros(0, dtype=torch.int64),
+            positions=torch.cat([none[:0], *(s.positions for s in structures)]),
+            numbers=torch.cat([lengths[:0], *(s.numbers for s in structures)]),
             structure_offsets=lengths.cumsum(0),
             cell=torch.stack([none if s.cell is None else s.cell for s in structures])
             if structures
@@ -311,6 +307,8 @@ class Batch:
         Raises:
             TypeError: if something else than ``Atoms`` comes.
         """
+        if not isinstance(atoms, Iterable):
+            raise TypeError(f"atoms must be ase.Atoms or a sequence of them, got {atoms!r}")
         frames: list[Any] = [atoms] if hasattr(atoms, "get_positions") else list(atoms)
         structures = []
         for index, frame in enumerate(frames):

@@ -238,6 +238,10 @@ def test_displacements_reach_from_centre_to_image_and_carry_gradients() -> None:
         displacements(batch.positions, pairs)
     with pytest.raises(ValueError, match="structure_index must be given"):
         displacements(batch.positions, pairs, batch.cell)
+    with pytest.raises(
+        ValueError, match="neighbor_list must be of these positions: it has 7 atoms"
+    ):
+        displacements(batch.positions[:6], pairs, batch.cell, index)
 
 
 def test_forces_from_pairs_are_minus_the_gradient() -> None:

@@ -141,6 +141,8 @@ def test_ase_atoms_and_back() -> None:
     assert len(Batch.from_atoms(molecule)) == 1
     with pytest.raises(TypeError, match="index 1"):
         Batch.from_atoms([molecule, "H2O"])  # type: ignore[list-item]
+    with pytest.raises(TypeError, match=r"atoms must be ase\.Atoms.*got None"):
+        Batch.from_atoms(None)  # type: ignore[arg-type]
 
 
 def test_another_precision_and_new_positions() -> None:
@@ -174,6 +176,8 @@ def test_no_structures_and_no_atoms() -> None:
         (([8, 1, 0], WATER), ValueError, "1..118, got 0"),
         (([8, 1, 119], WATER), ValueError, "1..118, got 119"),
         (([8.0, 1.0, 1.0], WATER), TypeError, "numbers must be integers"),
+        ((None, WATER), TypeError, "numbers must be a sequence .*got NoneType"),
+        ((torch.tensor(8), WATER[:1]), TypeError, "numbers must be a sequence .*got Tensor"),
         ((["O", "H", "Xy"], WATER), ValueError, "element 'Xy'"),
         (([8, 1, 1], [["a", "b", "c"]] * 3), TypeError, "positions"),
         (([8, 1, 1], np.array(WATER) * 1j), TypeError, "positions must be real"),

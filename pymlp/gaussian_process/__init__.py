@@ -6,6 +6,7 @@ product), `solvers` (Cholesky, conjugate gradients, inducing points), and at the
 `regression.GaussianProcess`.
 """
 
+from pymlp.gaussian_process.fit_report import FitReport, GaussianProcessPrediction
 from pymlp.gaussian_process.inputs import (
     AtomicInputs,
     ConcatenatedInputs,
@@ -13,11 +14,7 @@ from pymlp.gaussian_process.inputs import (
     StructureInputs,
 )
 from pymlp.gaussian_process.likelihood import Hyperparameters, log_marginal_likelihood
-from pymlp.gaussian_process.regression import (
-    FitReport,
-    GaussianProcess,
-    GaussianProcessPrediction,
-)
+from pymlp.gaussian_process.regression import GaussianProcess
 from pymlp.gaussian_process.solvers import SolverOptions
 
 __all__ = [

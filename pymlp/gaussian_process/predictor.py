@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from pymlp.gaussian_process.fit_report import GaussianProcessPrediction
 from pymlp.gaussian_process.points import Points
 from pymlp.gaussian_process.training_set import equal_numbers
 from pymlp.structures import Batch
 
 if TYPE_CHECKING:
-    from pymlp.gaussian_process.regression import GaussianProcess, GaussianProcessPrediction
+    from pymlp.gaussian_process.regression import GaussianProcess
 
 __all__ = ["predict"]
 
@@ -31,8 +32,6 @@ def predict(
     chunk: int,
 ) -> GaussianProcessPrediction:
     """See `GaussianProcess.predict`."""
-    from pymlp.gaussian_process.regression import GaussianProcessPrediction
-
     device = batch.positions.device
 
     def zeros(*shape: int) -> Tensor:

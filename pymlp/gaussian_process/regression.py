@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from pymlp.covariances import RBF, Covariance
 from pymlp.gaussian_process import solvers
+from pymlp.gaussian_process.fit_report import FitReport, GaussianProcessPrediction
 from pymlp.gaussian_process.inputs import AtomicInputs, StructureInputs
 from pymlp.gaussian_process.likelihood import Hyperparameters, maximize_likelihood
 from pymlp.gaussian_process.prediction import Sources, evaluate, sources_of
@@ -29,41 +30,6 @@ from pymlp.gaussian_process.variance import Posterior
 from pymlp.structures import Batch
 
 __all__ = ["FitReport", "GaussianProcess", "GaussianProcessPrediction"]
-
-
-@dataclass
-class FitReport:
-    """What a fit did, in internal units (eV, Å); plain values that go into a model file."""
-
-    structures: int = 0
-    observations: int = 0
-    method: str = ""
-    hyperparameters: dict[str, float] = field(default_factory=dict)
-    log_likelihood: float | None = None
-    likelihood_structures: int = 0
-    features: int = 0
-    compression_loss: float = 0.0
-    discarded_noise: float = 0.0
-    permutations: int = 1
-    jitter: float = 0.0
-    iterations: int = 0
-    residual: float = 0.0
-    converged: bool = True
-    inducing: int = 0
-    single_precision_error: tuple[float, float] = (0.0, 0.0)  # eV, eV/Å; on training structures
-    cpu_seconds: dict[str, float] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class GaussianProcessPrediction:
-    """Predictions for B structures with A atoms; standard deviations where they were asked for."""
-
-    energy: Tensor  # [B] eV
-    forces: Tensor | None = None  # [A, 3] eV/Å
-    energy_std: Tensor | None = None  # [B] eV
-    forces_std: Tensor | None = None  # [A, 3] eV/Å
-    atomic_energies: Tensor | None = None  # [A] eV, GAP sum only
-    atomic_energies_std: Tensor | None = None  # [A] eV, GAP sum only
 
 
 class GaussianProcess:

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor
 
@@ -19,6 +19,7 @@ from pymlp.gaussian_process.conjugate_gradients import (
     State,
     random_components,
 )
+from pymlp.gaussian_process.fit_report import FitReport
 from pymlp.gaussian_process.likelihood import Hyperparameters, noise_diagonal
 from pymlp.gaussian_process.memory import (
     available_memory,
@@ -31,9 +32,6 @@ from pymlp.gaussian_process.sharding import Shards
 from pymlp.gaussian_process.sparse import SparseOptions, inducing_points, solve_sparse
 from pymlp.gaussian_process.training_set import TrainingSet
 from pymlp.gaussian_process.variance import Posterior
-
-if TYPE_CHECKING:
-    from pymlp.gaussian_process.regression import FitReport
 
 __all__ = ["SolverOptions", "solve"]
 

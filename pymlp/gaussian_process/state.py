@@ -10,11 +10,12 @@ from torch import Tensor
 
 from pymlp.covariances import Covariance
 from pymlp.gaussian_process.feature_transform import FeatureTransform
+from pymlp.gaussian_process.fit_report import FitReport
 from pymlp.gaussian_process.inputs import StructureInputs
 from pymlp.gaussian_process.likelihood import Hyperparameters
 from pymlp.gaussian_process.points import Points
 from pymlp.gaussian_process.prediction import Sources
-from pymlp.gaussian_process.regression import FitReport, GaussianProcess
+from pymlp.gaussian_process.regression import GaussianProcess
 from pymlp.gaussian_process.symmetry import Characters, Rotation
 from pymlp.gaussian_process.training_set import Mean, Preparation
 from pymlp.gaussian_process.variance import Posterior

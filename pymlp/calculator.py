@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -32,6 +33,10 @@ class Calculator(AseCalculator):
     ``stress`` for structures periodic in all directions; ``energy_std`` and ``forces_std`` for a
     committee. A small isolated molecule's neighbour list is made once; others are made with a
     skin and renewed when an atom has moved by half of it, or the cell has changed.
+
+    A model of a difference of two levels of theory (Δ-learning) gives that difference alone, and a
+    warning says so: ``ase.calculators.mixing.SumCalculator([lower_level, Calculator(model)])`` is
+    the potential.
 
     Args:
         potential: a potential, or the folder of a model.
@@ -70,6 +75,13 @@ class Calculator(AseCalculator):
         if not isinstance(potential, Potential):
             potential = load(potential, device)
         self.potential = potential.to(device)
+        target = self.potential.metadata.get("target")
+        if isinstance(target, dict) and target.get("kind") == "delta":
+            warnings.warn(
+                "this model predicts the difference of two levels of theory (Δ), not an energy "
+                "surface: add the lower level to it, with ase.calculators.mixing.SumCalculator",
+                stacklevel=2,
+            )
         self.device, self.dtype, self.skin = torch.device(device), dtype, float(skin)
         self._batch: Batch | None = None
         self._pairs: NeighborList | None = None

@@ -240,3 +240,22 @@ def test_bad_arguments(tmp_path: Path) -> None:
         Calculator(potential(), skin=-0.1)
     with pytest.raises(TypeError, match="dtype must be"):
         Calculator(potential(), dtype=torch.float16)
+
+
+def test_a_model_of_differences_says_so(recwarn: pytest.WarningsRecorder) -> None:
+    """Dynamics on Δ alone would look fine and mean nothing."""
+    from ase.calculators.lj import LennardJones
+    from ase.calculators.mixing import SumCalculator
+
+    model = potential()
+    model.metadata["target"] = {"kind": "total"}
+    Calculator(model)
+    assert not recwarn.list
+    model.metadata["target"] = {"kind": "delta"}
+    with pytest.warns(UserWarning, match="difference of two levels .*SumCalculator"):
+        difference = Calculator(model)
+    lower, atoms = LennardJones(), molecule()
+    atoms.calc = SumCalculator([lower, difference])
+    total = atoms.get_forces()
+    parts = expected(model, atoms).forces.numpy() + lower.get_forces(atoms)  # type: ignore[union-attr]
+    np.testing.assert_allclose(total, parts, atol=1e-12)

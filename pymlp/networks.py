@@ -106,6 +106,8 @@ class ElementNetworks(nn.Module):
     energy_scale: Tensor
     energy_shift: Tensor
 
+    rotation: Tensor | None
+
     _FLOAT64 = ("feature_mean", "feature_scale", "energy_scale", "energy_shift")
 
     def __init__(
@@ -155,6 +157,7 @@ class ElementNetworks(nn.Module):
         float64 = torch.float64
         self.register_buffer("feature_mean", torch.zeros(n_types, self.n_features, dtype=float64))
         self.register_buffer("feature_scale", torch.ones(n_types, self.n_features, dtype=float64))
+        self.register_buffer("rotation", None, persistent=False)
         self.register_buffer("energy_scale", torch.ones(n_types, dtype=float64))
         self.register_buffer("energy_shift", torch.zeros(n_types, dtype=float64))
 
@@ -203,7 +206,7 @@ class ElementNetworks(nn.Module):
             groups = group_by_element(types, len(self.elements))
         x = self._standardised(features, types).index_select(0, groups.order)
         layers = [
-            (w.unbind(0), b.unbind(0)) for w, b in zip(self.weights, self.biases, strict=True)
+            (w.unbind(0), b.unbind(0)) for w, b in zip(self._weights(), self.biases, strict=True)
         ]
         parts = [
             self._network([(w[index], b[index]) for w, b in layers], part)
@@ -218,10 +221,53 @@ class ElementNetworks(nn.Module):
         """Every network on every atom: no shape depends on the data."""
         x = self._standardised(features, types)
         every = [
-            self._network([(w[i], b[i]) for w, b in zip(self.weights, self.biases, strict=True)], x)
+            self._network(
+                [(w[i], b[i]) for w, b in zip(self._weights(), self.biases, strict=True)], x
+            )
             for i in range(len(self.elements))
         ]
         return self._energies(torch.stack(every).gather(0, types[None])[0], types)
+
+    def whiten(self, rotation: Tensor) -> None:
+        """Let training see standardised features through a fixed matrix for each element.
+
+        The first layer's weights then act on ``x @ rotation[t]``, which may be better conditioned.
+        :meth:`fold` makes plain networks of it, which compute the same.
+
+        Args:
+            rotation: [n_types, F, F].
+
+        Raises:
+            ValueError: for another shape, and where the first hidden layer is residual.
+        """
+        shape = (len(self.elements), self.n_features, self.n_features)
+        if rotation.shape != shape:
+            raise ValueError(f"rotation must have shape {shape}, got {tuple(rotation.shape)}")
+        if (
+            self.residual
+            and self.hidden
+            and self.hidden[0]
+            in (
+                self.n_features,
+                2 * self.n_features,
+            )
+        ):
+            raise ValueError("rotation must be left out where the first hidden layer is residual")
+        self.rotation = rotation.to(self.feature_mean.device, self.dtype)
+
+    @torch.no_grad()
+    def fold(self) -> ElementNetworks:
+        """Make what :meth:`whiten` set a part of the first layer's weights."""
+        self.weights[0].copy_(self._weights()[0])
+        self.rotation = None
+        return self
+
+    def _weights(self) -> list[Tensor]:
+        """Weights of the layers, the first as it acts on standardised features."""
+        first, *others = self.weights
+        if self.rotation is not None:
+            first = torch.bmm(first, self.rotation.transpose(1, 2))
+        return [first, *others]
 
     def _standardised(self, features: Tensor, types: Tensor) -> Tensor:
         # In the features' own precision first, then cast to the weights'.
@@ -266,7 +312,7 @@ class ElementNetworks(nn.Module):
         """
         x = self._standardised(features, types)
         layers = [
-            (w.unbind(0), b.unbind(0)) for w, b in zip(self.weights, self.biases, strict=True)
+            (w.unbind(0), b.unbind(0)) for w, b in zip(self._weights(), self.biases, strict=True)
         ]
         own = [[(w[i], b[i]) for w, b in layers] for i in range(len(self.elements))]
         if groups is None and torch.compiler.is_compiling():

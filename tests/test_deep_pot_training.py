@@ -180,3 +180,45 @@ def test_residual_networks(hidden: tuple[int, ...]) -> None:
     (slope,) = torch.autograd.grad(expected.sum(), x)
     _, found = net.energies_and_slopes(x.detach(), types, group_by_element(types, 1))
     torch.testing.assert_close(found, slope)
+
+
+def test_whitening_is_another_road_to_the_same_networks() -> None:
+    net = ElementNetworks(6, ["H", "O"], (4, 8), residual=True, seed=3, dtype=torch.float64)
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(5, 6, generator=generator, dtype=torch.float64)
+    types = torch.tensor([0, 1, 1, 0, 1])
+    turn = torch.randn(2, 6, 6, generator=generator, dtype=torch.float64)
+    turned = torch.einsum("af,afk->ak", x, turn[types])
+    expected = net(turned, types)
+    net.whiten(turn)
+    groups = group_by_element(types, 2)
+    torch.testing.assert_close(net(x, types), expected)
+    torch.testing.assert_close(net.energies_and_slopes(x, types, groups)[0], expected.detach())
+    assert net.fold().rotation is None
+    torch.testing.assert_close(net(x, types), expected)
+    with pytest.raises(ValueError, match=r"rotation must have shape"):
+        net.whiten(turn[:1])
+    first = ElementNetworks(6, ["H"], (6,), residual=True)
+    with pytest.raises(ValueError, match=r"first hidden layer is residual"):
+        first.whiten(turn[:1])
+
+
+def test_whitened_components_have_unit_spread() -> None:
+    from pymlp.training.scales import _whitening
+
+    generator = torch.Generator().manual_seed(2)
+    mix = torch.diag(torch.tensor([3.0, 1.0, 0.1, 1e-6])).double()
+    x = torch.randn(4000, 4, generator=generator, dtype=torch.float64) @ mix
+    y = x @ _whitening(x, 1e-4)
+    spread = (y.T @ y / len(y)).diag()
+    torch.testing.assert_close(spread[-2:], torch.ones(2).double(), rtol=2e-3, atol=0)
+    assert float(spread[0]) < 1e-3
+
+
+def test_the_descriptor_has_a_learning_rate_of_its_own(tmp_path: Path) -> None:
+    """With rate almost zero the embedding stays where its seed put it."""
+    out = run(run_file(tmp_path, {r"descriptor_rate: [\d.]+": "descriptor_rate: 1.0e-12"}))
+    made = pymlp.load(out).descriptor
+    assert isinstance(made, DeepPotSE)
+    fresh = made.initialized(0, torch.float32)
+    torch.testing.assert_close(made.embedding.weights[0].float(), fresh.embedding.weights[0])

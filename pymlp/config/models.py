@@ -239,6 +239,11 @@ class NetworkSection(Section):
     feature_floor: Annotated[float, Field(ge=0.0, le=1.0)] = Field(
         default=0.05, description="smallest spread that features are scaled by / largest one"
     )
+    whitening: Annotated[float, Field(ge=0.0, le=1.0)] = Field(
+        default=0.0,
+        description="train on principal components, divided by their spread, none of which counts "
+        "for less than this share of the largest variance; 0: on the features as they are",
+    )
     committee: int = Field(
         default=1, ge=1, description="number of networks; their spread is the reported uncertainty"
     )
@@ -290,6 +295,9 @@ class TrainingSection(Section):
     epochs: int = Field(default=300, ge=1, description="passes over the training structures")
     batch_size: int = Field(default=32, ge=1, description="structures per step")
     learning_rate: PositiveFloat = Field(default=5e-3, description="initial; Adam")
+    descriptor_rate: PositiveFloat = Field(
+        default=1.0, description="learning rate of a descriptor's weights / of the networks'"
+    )
     weight_decay: NonNegativeFloat = Field(default=0.0, description="AdamW's; 0: Adam")
     schedule: ScheduleSection = ScheduleSection()
     loss: LossSection = LossSection()

@@ -152,7 +152,13 @@ class ForceMatching(LightningModule):
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Return Adam, or AdamW where a weight decay is set."""
         # foreach: one call for all weights, which for these small networks is most of the step.
-        weights = [w for w in self.trained.parameters() if w.requires_grad]
+        weights = [
+            {
+                "params": [w for w in part.parameters() if w.requires_grad],
+                "share": 1.0 if name == "network" else self.settings.descriptor_rate,
+            }
+            for name, part in self.trained.items()
+        ]
         rate, decay = self.settings.learning_rate, self.settings.weight_decay
         if decay:
             return torch.optim.AdamW(weights, lr=rate, weight_decay=decay, foreach=True)
@@ -177,7 +183,7 @@ class ForceMatching(LightningModule):
         """Return the loss of one batch, in units of ``loss_unit``."""
         factor = self.lr_factor
         for group in self.trainer.optimizers[0].param_groups:
-            group["lr"] = self.settings.learning_rate * factor
+            group["lr"] = self.settings.learning_rate * factor * group["share"]
         energies, forces = energies_and_forces(
             *self._parts(self.trained), batch, forces=self.with_forces, create_graph=True
         )

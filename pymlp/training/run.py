@@ -324,7 +324,7 @@ def _train_member(
     own.load_state_dict(best.state_dict())
     rows = read_log(folder / "log.csv")
     seconds = float(rows[-1]["seconds"]) if rows else 0.0
-    return network.cpu().to(torch.float64), own, seconds
+    return network.cpu().to(torch.float64).fold(), own, seconds
 
 
 @contextmanager

@@ -28,6 +28,7 @@ class Scales:
     feature_scale: Tensor  # [n_types, F]
     energy_shift: Tensor  # [n_types] eV
     energy_scale: float  # eV
+    rotation: Tensor | None  # [n_types, F, F], principal components
     loss_unit: float  # (eV/Å)^2, or eV^2
 
     @classmethod
@@ -47,6 +48,10 @@ class Scales:
         features, types = _some_features(descriptor, cached)
         n_types, n_features = len(config.elements), features.shape[1]
         shape = (n_types, n_features)
+        share = config.network.whitening
+        rotation = None
+        if share > 0.0:
+            rotation = torch.eye(n_features, dtype=torch.float64).repeat(n_types, 1, 1)
         mean = torch.zeros(shape, dtype=torch.float64)
         scale = torch.ones(shape, dtype=torch.float64)
         for index in range(n_types):
@@ -59,6 +64,8 @@ class Scales:
             if largest > 0.0:
                 floor = max(config.network.feature_floor, 1e-6) * largest
                 scale[index] = spread.clamp(min=floor)
+                if rotation is not None:
+                    rotation[index] = _whitening((own - mean[index]) / scale[index], share)
         network = ElementNetworks(n_features, config.elements, ())
         assert training.energies is not None
         residual = network.fit_energy_shifts(
@@ -73,7 +80,7 @@ class Scales:
             unit = float(residual.square().mean())
         unit = unit if unit > 0.0 and math.isfinite(unit) else 1.0
         # A network of outputs of order one then gives forces of the size of the labels.
-        return cls(mean, scale, network.energy_shift.clone(), math.sqrt(unit), unit)
+        return cls(mean, scale, network.energy_shift.clone(), math.sqrt(unit), rotation, unit)
 
     def apply(self, network: ElementNetworks) -> None:
         """Set the buffers of a network."""
@@ -82,6 +89,17 @@ class Scales:
             network.feature_scale.copy_(self.feature_scale)
             network.energy_shift.copy_(self.energy_shift)
             network.energy_scale.fill_(self.energy_scale)
+        if self.rotation is not None:
+            network.whiten(self.rotation)
+
+
+def _whitening(x: Tensor, share: float) -> Tensor:
+    """Matrix [F, F] to principal components of x [n, F] divided by their spread.
+
+    The variance of every component counts as at least ``share`` of the largest.
+    """
+    variances, directions = torch.linalg.eigh(x.T @ x / len(x))
+    return directions / (variances.clamp(min=0) + share * variances[-1]).sqrt()
 
 
 def some_structures(cached: CachedStructures) -> TrainingBatch:

@@ -195,6 +195,21 @@ class Matern52(Covariance):
             (25.0 / 3.0 * inverse_square**2) * decay,
         )
 
+    def contract(self, s: Tensor, w: Tensor, alpha: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """As in the base class, in place where it can be; without k where all α are zero."""
+        inverse_square = self.length_scale**-2
+        rho = self._rho(s)
+        decay = rho.neg().exp_()
+        with_energies = bool(alpha.any())
+        k = (1.0 + rho * (1.0 + rho / 3.0)).mul_(decay) if with_energies else None
+        a = rho.add_(1.0).mul_(decay).mul_(5.0 / 3.0 * inverse_square)
+        c = decay.mul_(w).mul_(25.0 / 3.0 * inverse_square**2)
+        energies = torch.linalg.vecdot(a, w)
+        if k is not None:
+            energies += k @ alpha
+            c.addcmul_(a, alpha)
+        return energies, a, c
+
     def curvature_slope(self, s: Tensor) -> Tensor:
         """db/ds = −(5/2l²) b/ρ; it diverges as 1/ρ, and 0 is returned at s = 0.
 
@@ -269,8 +284,8 @@ COVARIANCES: dict[str, type[Covariance]] = {
 }
 
 
-def squared_distances(x: Tensor, y: Tensor) -> Tensor:
-    """S = |x_i − y_j|² by one GEMM, exact where the GEMM form cancels.
+def squared_distances(x: Tensor, y: Tensor, refine: bool = True) -> Tensor:
+    """Return s = |x_i − y_j|² by one GEMM, exact where the GEMM form cancels.
 
     Pairs closer than 1e-5 of their length (duplicates above all) are recomputed from the
     difference, so that the square root in the Matérn function sees no rounding noise. Centre
@@ -279,12 +294,16 @@ def squared_distances(x: Tensor, y: Tensor) -> Tensor:
     Args:
         x: [M, p].
         y: [N, p].
+        refine: recompute close pairs; a prediction does without, where the terms that see the
+            noise vanish with the distance.
 
     Returns:
         [M, N], never negative.
     """
     lengths = (x * x).sum(-1)[:, None] + (y * y).sum(-1)[None, :]
     s = torch.addmm(lengths, x, y.mT, alpha=-2.0)
+    if not refine:
+        return s.clamp_(min=0.0)
     threshold = 1e-10 if s.dtype == torch.float64 else 1e-5
     close = torch.nonzero(s < threshold * lengths)
     if close.numel():

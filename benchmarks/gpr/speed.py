@@ -32,6 +32,7 @@ from pymlp.gaussian_process.assembly import covariance_block, covariance_matrix
 from pymlp.gaussian_process.likelihood import log_marginal_likelihood
 from pymlp.gaussian_process.points import Points
 from pymlp.gaussian_process.prediction import Sources, evaluate
+from pymlp.gaussian_process.symmetry import Rotation, character_basis
 from pymlp.permutations import find_permutations
 
 
@@ -170,8 +171,10 @@ def sgdml_task(n: int) -> tuple[Any, Any, float]:
     return model, data, time.process_time() - started
 
 
-def sources_of_sgdml(model: Any) -> tuple[Sources, Matern52, float, float]:
-    """An sGDML model in the terms of this package: (sources, covariance, scale, constant).
+def sources_of_sgdml(
+    model: Any,
+) -> tuple[Sources, Rotation | None, Matern52, tuple[float, float]]:
+    """An sGDML model in the terms of this package: sources, their basis, covariance, (std, c).
 
     Its kernel is the Hessian of a Matérn-5/2 function with ρ = √5 r/σ in inverse distances, its
     coefficients are weights on descriptor gradients at every permuted training geometry.
@@ -183,10 +186,15 @@ def sources_of_sgdml(model: Any) -> tuple[Sources, Matern52, float, float]:
     count = len(model["perms"])
     width = x.shape[1]
     index = permutations.view(width, count).mT % width  # its layout: features slow
-    images_x = torch.cat([x[:, row] for row in index])
-    images_z = torch.cat([z[:, row] for row in index])
-    sources = Sources(images_x, images_z, torch.zeros(len(images_x), dtype=torch.float64))
-    return sources, Matern52(sigma), float(model["std"]), float(model["c"])
+    alpha = torch.zeros(len(x), dtype=torch.float64)
+    scale, constant = float(model["std"]), float(model["c"])
+    basis = character_basis(index)
+    if basis is None:
+        images = [torch.cat([item[:, row] for row in index]) for item in (x, z)]
+        return Sources(*images, alpha.repeat(count)), None, Matern52(sigma), (scale, constant)
+    rotation, characters = basis
+    sources = Sources(rotation.forward(x), rotation.forward(z), alpha, characters)
+    return sources, rotation, Matern52(sigma), (scale, constant)
 
 
 def prediction(model: Any, data: Any, rounds: int = 5) -> dict[str, Any]:
@@ -197,12 +205,15 @@ def prediction(model: Any, data: Any, rounds: int = 5) -> dict[str, Any]:
     batch = everything[: claisen.N_VALIDATION]
     positions = batch.positions.view(len(batch), -1).numpy()
     predictor = GDMLPredict(model, max_processes=1, use_torch=False)
-    sources, covariance, scale, constant = sources_of_sgdml(model)
+    sources, rotation, covariance, (scale, constant) = sources_of_sgdml(model)
     inputs = InverseDistances()
 
     def raw() -> tuple[torch.Tensor, torch.Tensor]:
         x, pull = inputs.features_and_pullback(batch)
-        energy, gradient = evaluate(sources, x[:, 0], covariance)
+        x = x[:, 0] if rotation is None else rotation.forward(x[:, 0])
+        energy, gradient = evaluate(sources, x, covariance)
+        if rotation is not None:
+            gradient = rotation.backward(gradient)
         return energy, -pull(gradient[:, None])
 
     their_energy, their_forces = predictor.predict(positions)

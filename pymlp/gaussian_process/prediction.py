@@ -126,7 +126,8 @@ def evaluate(
                 )
                 continue
             w = torch.addmm(own[None, some], queries, z.mT, beta=-1.0)
-            e, a, c = covariance.contract(squared_distances(queries, y), w, sources.alpha[some])
+            s = squared_distances(queries, y, refine=False)
+            e, a, c = covariance.contract(s, w, sources.alpha[some])
             energies[part] += e
             if gradients is not None:
                 gradients[part].addmm_(a, z).addmm_(c, y)
@@ -152,11 +153,8 @@ def _symmetric_tile(
     derivatives = characters.images(characters.products(queries, z))
     energies = queries.new_zeros(len(queries))
     all_a, all_c = [], []
-    for number, (overlap, w) in enumerate(zip(overlaps, derivatives, strict=True)):
-        if number == 0:
-            s = squared_distances(queries, y)
-        else:
-            s = torch.add(lengths, overlap, alpha=-2.0).clamp_(min=0.0)
+    for overlap, w in zip(overlaps, derivatives, strict=True):
+        s = torch.add(lengths, overlap, alpha=-2.0).clamp_(min=0.0)
         e, a, c = covariance.contract(s, w.sub_(own), alpha)
         energies += e
         all_a.append(a)

@@ -1,7 +1,9 @@
-// emulation SEED ani|behler_parrinello|pairs INPUT OUTPUT    see tests/test_cuda_emulation.py for
-// the layouts emulation SEED fault NAME                       a kernel with that mistake
+// emulation SEED WHAT INPUT OUTPUT    what: ani, behler_parrinello, pairs, environment,
+//                                     contraction, table; layouts: tests/test_cuda_*.py
+// emulation SEED fault NAME           a kernel with that mistake
 #include <cstring>
 
+#include "deep_pot_se.h"
 #include "faults.h"
 #include "layout.h"
 #include "pairs.h"
@@ -22,6 +24,12 @@ int main(int n, char** arguments) {
     single ? pymlp::run_pairs<float>(in, out) : pymlp::run_pairs<double>(in, out);
   } else if (ani || what == "behler_parrinello") {
     single ? pymlp::run_symmetry<float>(ani, in, out) : pymlp::run_symmetry<double>(ani, in, out);
+  } else if (what == "environment") {
+    single ? pymlp::run_environment<float>(in, out) : pymlp::run_environment<double>(in, out);
+  } else if (what == "contraction") {
+    single ? pymlp::run_contraction<float>(in, out) : pymlp::run_contraction<double>(in, out);
+  } else if (what == "table") {
+    single ? pymlp::run_table<float>(in, out) : pymlp::run_table<double>(in, out);
   } else {
     return 2;
   }

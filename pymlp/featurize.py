@@ -73,6 +73,7 @@ def featurize(
         _h5py()  # before hours of work, not after
     identity = {
         "descriptor": descriptor.to_config(),
+        "weights": _weights_digest(descriptor),
         "jacobian": jacobian,
         "dtype": str(dtype).removeprefix("torch."),
         "source": source,
@@ -102,6 +103,14 @@ def featurize(
     _assemble(output, parts, labels, notes)
     parts.remove()
     return parts.structures
+
+
+def _weights_digest(descriptor: Descriptor) -> str:
+    """Identify trained weights: another model of the same configuration has other features."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(descriptor.state_dict().items()):
+        digest.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _labels(descriptor: Descriptor) -> list[str]:

@@ -275,6 +275,17 @@ def test_featurize(model: Path, data: Path, tmp_path: Path, from_model: bool) ->
     )
 
 
+def test_features_of_untrained_weights_are_said_to_be_such(data: Path, tmp_path: Path) -> None:
+    config = small_run(tmp_path, {r"epochs: \d+": "epochs: 1"}, kind="deeppot-fnn")
+    result = _run("featurize", config, f"{data}@:2", tmp_path / "random.npz")
+    assert "before training: these features are those of random weights" in result.stderr
+    _run("train", config, "-o", tmp_path / "deep")
+    result = _run("featurize", tmp_path / "deep", f"{data}@:2", tmp_path / "trained.npz")
+    assert "random" not in result.stderr
+    text = _run("info", tmp_path / "deep").output
+    assert "ParameterList" not in text, "one line for the descriptor"
+
+
 # -- data check -----------------------------------------------------------------------------
 
 

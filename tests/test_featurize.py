@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from pymlp.descriptors import ANI, BehlerParrinello
+from pymlp.descriptors import ANI, BehlerParrinello, DeepPotSE
 from pymlp.featurize import featurize
 from pymlp.structures import Batch
 from tests.toy_data import positions
@@ -111,6 +111,21 @@ def test_parts_of_another_run_are_refused(tmp_path: Path) -> None:
         featurize(ANI.ani1x(["H", "O"]), _source(_structures(), 4), out)
     with pytest.raises(ValueError, match="belongs to an interrupted run with other data"):
         featurize(DESCRIPTOR, _source(_structures(), 4), out, source="another file")
+
+
+def test_parts_of_other_weights_are_refused(tmp_path: Path) -> None:
+    """Two trained models of one configuration: half of each would be the features of none."""
+    out = tmp_path / "f.npz"
+    one, other = (DeepPotSE(["H", "O"], embedding=(4, 8), n_axis=2, seed=k) for k in (1, 2))
+    assert one.to_config() == other.to_config()
+    with pytest.raises(KeyboardInterrupt):
+        featurize(one, _source(_structures(), 4, 8), out)
+    with pytest.raises(ValueError, match="belongs to an interrupted run with other data"):
+        featurize(other, _source(_structures(), 4), out)
+    featurize(one, _source(_structures(), 4), out)
+    np.testing.assert_array_equal(
+        _read(out)["features"], one(_structures()).detach().numpy(), "continued with its own"
+    )
 
 
 def test_a_folder_of_the_users_own_is_not_touched(tmp_path: Path) -> None:

@@ -92,7 +92,14 @@ def _descriptor(source: Path) -> Any:
     from pymlp.config import kind_named, load_config
 
     config = load_config(source)
-    return kind_named(config.kind).build_descriptor(config)
+    descriptor = kind_named(config.kind).build_descriptor(config)
+    if descriptor.trainable:
+        typer.echo(
+            f"note: {source} describes a {config.kind} before training: these features are those "
+            "of random weights. The folder of a trained model gives those of its own",
+            err=True,
+        )
+    return descriptor
 
 
 def _digest(path: Path) -> str:

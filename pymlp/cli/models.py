@@ -139,7 +139,7 @@ def info(
     import pymlp
 
     potential = pymlp.load(model)
-    meta = potential.metadata
+    meta, descriptor = potential.metadata, potential.descriptor
     target = meta.get("target", {})
     kind = {"delta": "difference of two levels of theory (Δ)", "total": "total energy"}
     table = Table(box=None, show_header=False)
@@ -147,7 +147,8 @@ def info(
         ("model", f"{description['kind']}, format {description['format']}"),
         ("elements", " ".join(description["elements"])),
         ("units", ", ".join(f"{k} {v}" for k, v in description["units"].items())),
-        ("descriptor", f"{description['descriptor'].get('family')}: {potential.descriptor}"),
+        # Its own line, and not torch's tree of all modules in it.
+        ("descriptor", f"{description['descriptor'].get('family')}: {descriptor.extra_repr()}"),
         _regressor(description, potential),
         ("target", kind.get(target.get("kind", ""), "not recorded")),
     ]

@@ -64,4 +64,8 @@ STABLE_TORCH_LIBRARY(pymlp, m) {
   m.def(
       "all_pairs(Tensor positions, Tensor structure_offsets, float cutoff) -> "
       "(Tensor pair_offsets, Tensor centers, Tensor neighbors)");
+  m.def("pair_differences(Tensor positions, Tensor pair_offsets, Tensor neighbors) -> Tensor");
+  m.def(
+      "pair_differences_backward(Tensor grad_output, Tensor pair_offsets, Tensor neighbors) -> "
+      "Tensor");
 }

@@ -247,7 +247,7 @@ def displacements(
 ) -> Tensor:
     """Return d = r_neighbor - r_center + shift · cell for every pair.
 
-    Plain torch: derivatives with respect to positions and cell come from autograd.
+    Differentiable with respect to positions and cell.
 
     Args:
         positions: [A, 3] Å.
@@ -267,9 +267,7 @@ def displacements(
             f"neighbor_list must be of these positions: it has {neighbor_list.n_atoms} atoms, "
             f"positions have {positions.shape[0]}"
         )
-    # In place, which autograd allows here: every fresh tensor of this size costs page faults.
-    d = positions.index_select(0, neighbor_list.neighbors)
-    d.sub_(positions.index_select(0, neighbor_list.centers))
+    d = ops.pair_differences(positions, neighbor_list.pair_offsets, neighbor_list.neighbors)
     if neighbor_list.shifts is None:
         return d
     if cell is None:
@@ -295,9 +293,9 @@ def forces_from_pairs(pair_gradients: Tensor, neighbor_list: NeighborList) -> Te
     Returns:
         [A, 3] eV/Å; differentiable, and the same bits every time on a CPU.
     """
-    forces = pair_gradients.new_zeros(neighbor_list.n_atoms, 3)
-    forces = forces.index_add(0, neighbor_list.centers, pair_gradients)
-    return forces.index_add(0, neighbor_list.neighbors, pair_gradients, alpha=-1)
+    return -ops.pair_differences_backward(
+        pair_gradients, neighbor_list.pair_offsets, neighbor_list.neighbors
+    )
 
 
 def stress_from_pairs(

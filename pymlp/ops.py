@@ -31,6 +31,9 @@ Common arguments, all on one device (SPEC of the sums: equations 1-6):
 A row of features holds the radial functions [n_channels, R], then the angular ones [pairs of
 channels (0,0), (0,1) ... (1,1) ..., S]. R = 0 or S = 0 gives one kind alone.
 
+Beside them: ``all_pairs`` (neighbour list of molecules), ``pair_differences`` and its
+``_backward`` (between atoms and pairs; linear, so differentiable any number of times).
+
 Raises:
     ValueError: for shapes, dtypes, devices, index values or numbers that do not fit; the message
         names the argument. On CUDA index values are not looked at, which would stall the stream.
@@ -209,6 +212,45 @@ def _fake_all_pairs(
     )
 
 
+def _centers(pair_offsets: Tensor, n_pairs: int) -> Tensor:
+    atoms = torch.arange(len(pair_offsets) - 1, device=pair_offsets.device)
+    return atoms.repeat_interleave(pair_offsets.diff(), output_size=n_pairs)
+
+
+def _register_pair_differences() -> None:
+    # Two linear maps, each the adjoint of the other, so that all derivatives are known.
+    forward, backward = (_overload(f"pair_differences{kind}") for kind in ("", "_backward"))
+
+    def forward_vjp(ctx: Any, grad: Tensor) -> Any:
+        return _with_none(ctx, backward(grad, *_inputs(ctx)[1:]))
+
+    def backward_vjp(ctx: Any, grad: Tensor) -> Any:
+        return _with_none(ctx, forward(grad, *_inputs(ctx)[1:]))
+
+    def fake_forward(positions: Tensor, pair_offsets: Tensor, neighbors: Tensor) -> Tensor:
+        return positions.new_empty((neighbors.shape[0], 3))
+
+    def fake_backward(grad_output: Tensor, pair_offsets: Tensor, neighbors: Tensor) -> Tensor:
+        return grad_output.new_empty((pair_offsets.shape[0] - 1, 3))
+
+    def cuda_forward(positions: Tensor, pair_offsets: Tensor, neighbors: Tensor) -> Tensor:
+        centers = _centers(pair_offsets, len(neighbors))
+        return positions.index_select(0, neighbors) - positions.index_select(0, centers)
+
+    def cuda_backward(grad_output: Tensor, pair_offsets: Tensor, neighbors: Tensor) -> Tensor:
+        sums = grad_output.new_zeros(len(pair_offsets) - 1, 3)
+        sums.index_add_(0, neighbors, grad_output)
+        return sums.index_add_(0, _centers(pair_offsets, len(neighbors)), grad_output, alpha=-1)
+
+    for name, derivative, fake, cuda in (
+        ("pair_differences", forward_vjp, fake_forward, cuda_forward),
+        ("pair_differences_backward", backward_vjp, fake_backward, cuda_backward),
+    ):
+        _register_autograd(name, derivative)
+        torch.library.register_fake(f"pymlp::{name}", fake)
+        _library.impl(name, cuda, "CUDA")
+
+
 def _refuse_cuda(name: str) -> Callable[..., Any]:
     def no_kernel(*args: Any) -> Any:
         raise RuntimeError(
@@ -224,6 +266,7 @@ def _refuse_cuda(name: str) -> Callable[..., Any]:
 for _family in FAMILIES:
     _register_family(_family)
 torch.library.register_fake("pymlp::all_pairs", _fake_all_pairs)
+_register_pair_differences()
 
 OP_NAMES = (
     *(
@@ -233,7 +276,7 @@ OP_NAMES = (
     ),
     "all_pairs",
 )
-"""Names of all ops under ``torch.ops.pymlp``."""
+"""Names of the ops that need kernels of this library on every device."""
 
 for _name in OP_NAMES:
     if not torch._C._dispatch_has_kernel_for_dispatch_key(f"pymlp::{_name}", "CUDA"):
@@ -349,5 +392,48 @@ def all_pairs(
     _check_float("positions", positions)
     result: tuple[Tensor, Tensor, Tensor] = torch.ops.pymlp.all_pairs.default(
         positions, structure_offsets, cutoff
+    )
+    return result
+
+
+def pair_differences(positions: Tensor, pair_offsets: Tensor, neighbors: Tensor) -> Tensor:
+    """Return r_neighbor - r_center for every pair; differentiable any number of times.
+
+    Args:
+        positions: [A, 3], float32 or float64.
+        pair_offsets: [A+1] int64, first pair of every centre.
+        neighbors: [P] int64.
+
+    Returns:
+        [P, 3], in the unit of the positions.
+
+    Raises:
+        ValueError: for shapes, dtypes, devices or index values that do not fit.
+        TypeError: for positions that are neither float32 nor float64.
+    """
+    _check_float("positions", positions)
+    result: Tensor = torch.ops.pymlp.pair_differences.default(positions, pair_offsets, neighbors)
+    return result
+
+
+def pair_differences_backward(
+    grad_output: Tensor, pair_offsets: Tensor, neighbors: Tensor
+) -> Tensor:
+    """Return dE/dr [A, 3] from dE/dd [P, 3]; differentiable any number of times.
+
+    The same bits on any number of CPU threads. Not on CUDA, where torch adds with atomics.
+
+    Args:
+        grad_output: [P, 3], float32 or float64.
+        pair_offsets: [A+1] int64, first pair of every centre.
+        neighbors: [P] int64.
+
+    Raises:
+        ValueError: for shapes, dtypes, devices or index values that do not fit.
+        TypeError: for a grad_output that is neither float32 nor float64.
+    """
+    _check_float("grad_output", grad_output)
+    result: Tensor = torch.ops.pymlp.pair_differences_backward.default(
+        grad_output, pair_offsets, neighbors
     )
     return result

@@ -265,7 +265,7 @@ def test_two_ranks_are_one_process(tmp_path: Path) -> None:
             assert found == pytest.approx(hyperparameters)
             torch.testing.assert_close(energy_there, energy, rtol=1e-6, atol=1e-6)
             torch.testing.assert_close(deviations_there, deviations, rtol=1e-3, atol=1e-4)
-            assert abs(steps - iterations) <= 1
+            assert abs(steps - iterations) <= 0.05 * iterations + 1
             torch.testing.assert_close(weights, alone, rtol=1e-6, atol=1e-8)
 
 

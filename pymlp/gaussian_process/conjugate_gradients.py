@@ -142,7 +142,7 @@ class Solution:
 
     weights: Tensor
     iterations: int
-    residual: float  # |y − (K + Λ)α| / |y|
+    residual: float  # |y − (K + Λ)α| / |y|, the larger of energies' and derivatives'
     converged: bool
 
 
@@ -186,6 +186,19 @@ class ConjugateGradients:
         rows = [multiply(points, sources, self.covariance) for points in self.groups]
         return torch.cat(rows).addcmul_(self.noise, vector)
 
+    def _energy_rows(self) -> Tensor:
+        """Which local rows are energies, [m] bool."""
+        parts = []
+        for points in self.groups:
+            rows = torch.arange(points.n_rows, device=self.noise.device)
+            parts.append(rows < points.n_energies)
+        return torch.cat(parts)
+
+    def _norms(self, vector: Tensor, energies: Tensor) -> tuple[float, float]:
+        """Norms of the energy rows and of the derivative rows over all ranks."""
+        first, second = vector[energies], vector[~energies]
+        return self.shards.dot(first, first) ** 0.5, self.shards.dot(second, second) ** 0.5
+
     def solve(
         self,
         targets: Tensor,
@@ -194,7 +207,7 @@ class ConjugateGradients:
         start: State | None = None,
         progress: Callable[[int, float, State], None] | None = None,
     ) -> Solution:
-        """Iterate until |r| ≤ tolerance·|y|.
+        """Iterate until |r| ≤ tolerance·|y|, for energies and for derivatives by themselves.
 
         Args:
             targets: [m] local observations minus the mean.
@@ -207,8 +220,15 @@ class ConjugateGradients:
         state = start or State(zeros, targets, zeros, targets.new_zeros(()))
         weights, residual, direction = (item.clone() for item in state[:3])
         previous = float(state.slope)
-        norm = max(self.shards.dot(targets, targets) ** 0.5, 1e-300)
-        error = self.shards.dot(residual, residual) ** 0.5 / norm
+        energies = self._energy_rows()
+        scales = [max(norm, 1e-300) for norm in self._norms(targets, energies)]
+
+        def relative() -> float:
+            # Few rows are energies: a residual common to all would hide that they lag behind.
+            norms = self._norms(residual, energies)
+            return max(norm / scale for norm, scale in zip(norms, scales, strict=True))
+
+        error = relative()
         iteration = 0
         while error > tolerance and iteration < max_iterations:
             improved = self.precondition(residual)
@@ -220,7 +240,7 @@ class ConjugateGradients:
             residual.sub_(product, alpha=step)
             previous = slope
             iteration += 1
-            error = self.shards.dot(residual, residual) ** 0.5 / norm
+            error = relative()
             if progress is not None:
                 last = State(weights, residual, direction, targets.new_tensor(slope))
                 progress(iteration, error, last)

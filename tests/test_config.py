@@ -53,6 +53,7 @@ def test_written_configuration_reads_back_and_every_key_has_a_comment(kind: str)
         ("kind: cosine", "kind: cosin", r"training.schedule.kind: .* did you mean `cosine`\?"),
         ("length: Å", "length: furlong", r"data.units.length: unknown length unit 'furlong'"),
         ("cutoff: 5.2", "cutoff: -1", r"descriptor.cutoff: .*greater than 0"),
+        ("cutoff: 5.2", "cutoff: 0", r"descriptor.cutoff: .*greater than 0, got 0$"),
         ("cutoff: 5.2", "cutoff: .inf", r"descriptor.cutoff: .*finite number"),
         ("elements: [H, O]", "elements: [H, Xx]", r"elements: unknown element .* \['Xx'\]"),
         ("device: auto", "device: gpu", r"training.device: device must be auto, cpu, cuda"),

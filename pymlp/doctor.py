@@ -21,6 +21,7 @@ _PACKAGES = (
     ("vesin", True, "pip install vesin"),
     ("safetensors", True, "pip install safetensors"),
     ("pydantic", True, "pip install pydantic"),
+    ("ruamel.yaml", True, "pip install ruamel.yaml"),
     ("lightning", False, "training: pip install 'pymlp[train]'"),
     ("matplotlib", False, "plots: pip install 'pymlp[train]'"),
     ("h5py", False, "HDF5 output: pip install 'pymlp[h5]'"),
@@ -124,12 +125,13 @@ def _build_info(report: Report) -> None:
 def _op_library(report: Report) -> None:
     import torch
 
-    from pymlp import ops
+    from pymlp import deep_pot_ops, ops
 
-    missing = [name for name in ops.FAMILIES if not hasattr(torch.ops.pymlp, name)]
+    names = (*ops.OP_NAMES, *deep_pot_ops.OP_NAMES)
+    missing = [name for name in names if not hasattr(torch.ops.pymlp, name)]
     if missing:
         raise ImportError(f"torch.ops.pymlp lacks {', '.join(missing)}")
-    report.add("op library", f"loaded: {', '.join(ops.FAMILIES)}")
+    report.add("op library", f"loaded: {len(names)} ops")
 
 
 def _check_numbers(device: str) -> str:

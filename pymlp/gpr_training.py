@@ -8,18 +8,19 @@ while conjugate gradients run ``checkpoint.safetensors``.
 from __future__ import annotations
 
 import json
+import math
+import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from pymlp import units
 from pymlp.atomic_files import atomic_writer
-from pymlp.config import kind_named, render
 from pymlp.config.gpr import GaussianProcessRun
 from pymlp.covariances import COVARIANCES
+from pymlp.descriptors import ANI, Descriptor
 from pymlp.evaluation import Evaluation, evaluate
 from pymlp.gaussian_process import (
     AtomicInputs,
@@ -32,10 +33,34 @@ from pymlp.gpr_potential import GaussianProcessPotential
 from pymlp.io import data_hash
 from pymlp.labelled_data import read_training_data, target_description
 from pymlp.permutations import find_permutations
+from pymlp.run_folder import claim, with_absolute_paths
 from pymlp.structures import Batch
 from pymlp.training.run import TrainingResult
 
-__all__ = ["train"]
+__all__ = ["descriptor", "train"]
+
+
+def descriptor(config: GaussianProcessRun) -> Descriptor:
+    """Build the descriptor of a configuration (angles there: degrees).
+
+    Raises:
+        ValueError: for parameters that the descriptor refuses.
+    """
+    section = config.descriptor
+    return ANI(
+        config.elements,
+        radial_eta=section.radial_eta,
+        radial_shifts=section.radial_shifts,
+        zeta=section.zeta,
+        theta_shifts=[math.radians(theta) for theta in section.theta_shifts],
+        angular_eta=section.angular_eta,
+        angular_shifts=section.angular_shifts,
+        radial_cutoff=section.radial_cutoff,
+        angular_cutoff=section.angular_cutoff,
+        channels=section.channels,
+        radial_prefactor=section.radial_prefactor,
+        cutoff_function=section.cutoff_function,
+    )
 
 
 def train(
@@ -60,6 +85,7 @@ def train(
         ArithmeticError: if no jitter makes the covariance matrix positive definite.
     """
     directory, base = Path(directory), Path(base)
+    config = with_absolute_paths(config, base)
     section = config.gaussian_process
     if section.threads is not None:
         torch.set_num_threads(section.threads)
@@ -69,7 +95,7 @@ def train(
         "training_data": data_hash(training),
         "validation_data": data_hash(validation),
     }
-    _claim(directory, config, identity, resume)
+    claim(directory, config, identity, resume=resume)
     started = time.perf_counter()
     training = training.to(device=section.device, dtype=torch.float64)
     process, permutations = _process(config, training)
@@ -78,6 +104,9 @@ def train(
     def report(line: str) -> None:
         with log.open("a", encoding="utf-8") as file:
             file.write(f"{time.perf_counter() - started:9.1f} s  {line}\n")
+        if sys.stderr.isatty():
+            sys.stderr.write(f"\r{line}\033[K")
+            sys.stderr.flush()
 
     checkpoint = directory / "checkpoint.safetensors"
     fit = process.fit(
@@ -101,6 +130,8 @@ def train(
         report=report,
     )
     seconds = time.perf_counter() - started
+    if sys.stderr.isatty():
+        sys.stderr.write("\r\033[K")
     potential = GaussianProcessPotential(
         process,
         {
@@ -128,43 +159,16 @@ def train(
     return TrainingResult(directory, metrics, _figures(config, result, directory), notes)
 
 
-def _claim(
-    directory: Path, config: GaussianProcessRun, identity: dict[str, Any], resume: bool
-) -> None:
-    """Make the folder of the run, or make sure that it holds the run to resume."""
-    state = directory / "state.json"
-    if resume:
-        if not state.exists():
-            raise ValueError(f"{directory} holds no run to resume; leave out --resume to begin one")
-        if json.loads(state.read_text(encoding="utf-8")) != identity:
-            raise ValueError(
-                f"{directory} was begun with other settings or data and cannot be resumed; give "
-                f"the original configuration ({directory / 'run.yaml'}), or another folder "
-                "without --resume"
-            )
-        return
-    if state.exists() or (directory / "model.json").exists():
-        raise ValueError(
-            f"{directory} already holds a run; continue it with --resume, or choose another folder "
-            "with -o"
-        )
-    directory.mkdir(parents=True, exist_ok=True)
-    with atomic_writer(directory / "run.yaml") as file:
-        file.write(render(config, {"": ["The configuration that this run was trained with."]}))
-    with atomic_writer(state) as file:
-        json.dump(identity, file, indent=1)
-
-
 def _process(config: GaussianProcessRun, training: Batch) -> tuple[GaussianProcess, int]:
     """The process of a configuration, and how many permutations of like atoms it sums over."""
     section = config.gaussian_process
-    descriptor = kind_named(config.kind).build_descriptor(config).to(section.device)
+    features = descriptor(config).to(section.device)
     inputs: StructureInputs
     permutations = None
     if section.features == "atomic":
-        inputs = AtomicInputs(descriptor)
+        inputs = AtomicInputs(features)
     else:
-        inputs = ConcatenatedInputs(descriptor)
+        inputs = ConcatenatedInputs(features)
         lengths = set(training.lengths)
         if section.equivalent_atoms and not training.periodic and len(lengths) == 1:
             n_atoms = lengths.pop()

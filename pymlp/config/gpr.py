@@ -9,7 +9,15 @@ from pydantic import Field, model_validator
 from pymlp.config.kinds import Kind, register_kind
 from pymlp.config.models import AniDescriptor, PositiveFloat, RunConfig, Section
 
-__all__ = ["GaussianProcessRun", "GaussianProcessSection"]
+__all__ = ["GaussianProcessRun", "GaussianProcessSection", "WeightedAniDescriptor"]
+
+
+class WeightedAniDescriptor(AniDescriptor):
+    """ANI features: radial eq 1 times a weight, angular eq 6."""
+
+    radial_prefactor: PositiveFloat = Field(
+        default=0.6, description="of the radial features; a covariance sees their sizes"
+    )
 
 
 class GaussianProcessSection(Section):
@@ -61,7 +69,7 @@ class GaussianProcessRun(RunConfig):
     """ANI features with a Gaussian process on energies and, where the data hold them, forces."""
 
     kind: Literal["gpr"] = Field(description="ANI features + Gaussian process")
-    descriptor: AniDescriptor
+    descriptor: WeightedAniDescriptor
     gaussian_process: GaussianProcessSection = GaussianProcessSection()
 
     @model_validator(mode="after")
@@ -92,6 +100,6 @@ register_kind(
         config=GaussianProcessRun,
         defaults=_defaults,
         trainer="pymlp.gpr_training:train",
-        descriptor="pymlp.training.build:ani",
+        descriptor="pymlp.gpr_training:descriptor",
     )
 )

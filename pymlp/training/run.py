@@ -21,12 +21,13 @@ import torch
 
 from pymlp import units
 from pymlp.atomic_files import atomic_writer
-from pymlp.config import NetworkRun, kind_named, render
+from pymlp.config import NetworkRun, kind_named
 from pymlp.descriptors.base import Descriptor
 from pymlp.evaluation import evaluate
 from pymlp.io import data_hash
 from pymlp.labelled_data import read_training_data, target_description
 from pymlp.networks import ElementNetworks
+from pymlp.run_folder import claim, with_absolute_paths
 from pymlp.structures import Batch
 from pymlp.training.dataset import CachedStructures, EpochShuffle
 from pymlp.training.log import read_log
@@ -79,7 +80,7 @@ def train(
     """
     _require_lightning()
     directory, base = Path(directory), Path(base)
-    config = _with_absolute_paths(config, base)
+    config = with_absolute_paths(config, base)
     if config.training.threads is not None:
         torch.set_num_threads(config.training.threads)
     training, validation = read_training_data(config.data, base)
@@ -93,7 +94,7 @@ def train(
         "training_data": data_hash(training),
         "validation_data": data_hash(validation),
     }
-    _claim(directory, config, identity, resume=resume)
+    claim(directory, config, identity, resume=resume)
 
     descriptor = descriptor.to(device)
     dtype = getattr(torch, config.training.precision)
@@ -127,17 +128,6 @@ def _require_lightning() -> None:
         ) from error
 
 
-def _with_absolute_paths(config: NetworkRun, base: Path) -> NetworkRun:
-    """Point the data section at the files themselves: the copy in the run's folder then works."""
-    data = config.data.model_copy(
-        update={
-            "train": str((base / config.data.train).resolve()),
-            "validation": str((base / config.data.validation).resolve()),
-        }
-    )
-    return config.model_copy(update={"data": data})
-
-
 def _identity(config: NetworkRun) -> dict[str, Any]:
     """What must not change between a run and its resumption: all but paths and devices."""
     values = config.model_dump(mode="json")
@@ -158,42 +148,6 @@ def _check_elements(
                 f"{name} holds {', '.join(unknown)}, which elements: {config.elements} in the "
                 "configuration leaves out"
             )
-
-
-def _claim(directory: Path, config: NetworkRun, identity: dict[str, Any], *, resume: bool) -> None:
-    """Make the folder of the run, or make sure that it holds the run to resume."""
-    state = directory / "state.json"
-    if resume:
-        if not state.exists():
-            raise ValueError(f"{directory} holds no run to resume; leave out --resume to begin one")
-        saved = json.loads(state.read_text(encoding="utf-8"))
-        changed = [name for name in identity if saved.get(name) != identity[name]]
-        if changed:
-            keys = _differences(saved.get("config", {}), identity["config"])
-            what = ", ".join(keys) if keys else " and ".join(c.replace("_", " ") for c in changed)
-            raise ValueError(
-                f"{directory} was begun with other settings or data and cannot be resumed exactly; "
-                f"changed: {what}. Give the original configuration ({directory / 'run.yaml'}), "
-                "or another folder without --resume"
-            )
-        return
-    if state.exists() or (directory / "model.json").exists():
-        raise ValueError(
-            f"{directory} already holds a run; continue it with --resume, or choose another folder "
-            "with -o"
-        )
-    directory.mkdir(parents=True, exist_ok=True)
-    with atomic_writer(directory / "run.yaml") as file:
-        file.write(render(config, {"": ["The configuration that this run was trained with."]}))
-    with atomic_writer(state) as file:
-        json.dump(identity, file, indent=1)
-
-
-def _differences(old: Any, new: Any, prefix: str = "") -> list[str]:
-    if not isinstance(old, dict) or not isinstance(new, dict):
-        return [] if old == new else [prefix.rstrip(".")]
-    keys = [*old, *(key for key in new if key not in old)]
-    return [d for key in keys for d in _differences(old.get(key), new.get(key), f"{prefix}{key}.")]
 
 
 def _device(name: str) -> torch.device:

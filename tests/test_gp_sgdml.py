@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import importlib.util
+
 import numpy as np
 import pytest
 import torch
 
-pytest.importorskip("sgdml")
+if importlib.util.find_spec("sgdml") is None:
+    pytest.skip("sgdml is not installed", allow_module_level=True)
 
-from benchmarks.gpr.speed import restore_numpy, sources_of_sgdml
+from benchmarks.gpr.speed import prepare_sgdml, sources_of_sgdml
 from pymlp.covariances import Matern52
 from pymlp.gaussian_process import GaussianProcess, InverseDistances
 from pymlp.gaussian_process.prediction import evaluate
@@ -19,9 +22,9 @@ from tests.test_gp_permutations import symmetric_energy
 @pytest.fixture(scope="module")
 def trained():
     """A small sGDML model with the exchange of two hydrogen atoms as its symmetry."""
+    prepare_sgdml()
     from sgdml.train import GDMLTrain
 
-    restore_numpy()
     positions = molecules(25, spread=0.05).positions.view(25, 4, 3)
     positions[::2] = positions[::2][:, [0, 1, 3, 2]]
     energies, forces = symmetric_energy(positions)

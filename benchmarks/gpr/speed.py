@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import statistics
 import time
 from collections.abc import Callable
@@ -139,8 +140,12 @@ def assembly(n: int = 30, rounds: int = 3, ani: bool = True) -> dict[str, Any]:
     return out
 
 
-def restore_numpy() -> None:
-    """Give numpy back the name that sGDML 1.0.3 calls and numpy 2.4 dropped."""
+def prepare_sgdml() -> None:
+    """Import sGDML without its side effects, and with the numpy name that 2.4 dropped."""
+    import sgdml.predict
+    import sgdml.train  # noqa: F401
+
+    logging.setLoggerClass(logging.Logger)  # it makes its own the class of all later loggers
     if not hasattr(np, "in1d"):
         np.in1d = lambda a, b, **options: np.isin(np.ravel(a), b, **options)  # noqa: NPY201
 
@@ -149,7 +154,7 @@ def sgdml_task(n: int) -> tuple[Any, Any, float]:
     """A trained sGDML model on the first n of the pool, and the CPU seconds of its training."""
     from sgdml.train import GDMLTrain
 
-    restore_numpy()
+    prepare_sgdml()
     everything = claisen.load()
     part = everything[claisen.N_VALIDATION :][:n]
     kcal = units.EV_TO_KCAL_MOL

@@ -1,9 +1,9 @@
 """Equivalent atoms: the permutations that structures of a data set undergo, found and closed.
 
 A whole-structure covariance does not know that the two hydrogen atoms of a rotating CH₂ group are
-alike. The permutations that matter are those that the data realise: structure A resembles
-structure B only after some like atoms of B change names. They are found as sGDML finds them
-(matching of distance matrices by their eigenvectors and a linear assignment), refined by swaps of like atoms,
+alike. The permutations that matter are those that the data realise: structure A resembles structure
+B only after some like atoms of B change names. They are found as sGDML finds them (matching of
+distance matrices by their eigenvectors and a linear assignment), refined by swaps of like atoms,
 accepted along the minimum spanning tree of the best matches, and closed to a group.
 """
 

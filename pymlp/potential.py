@@ -228,18 +228,22 @@ class Potential(nn.Module):
             Atomic energies [n_networks, A] eV, dE/dd [P, 3] eV/Å of each network (an empty list
             if not wanted), and the features [A, F] (of the first network's descriptor).
         """
-        features = self.descriptor.features(displacements, neighbor_list, types)
         atomic: list[Tensor] = []
         pulls: list[Tensor] = []
+        first: Tensor | None = None
+        last: Descriptor | None = None
         for descriptor, member in zip(self._descriptors, self._members, strict=True):
-            own = features
-            if descriptor is not self.descriptor:
-                own = descriptor.features(displacements, neighbor_list, types)
-            energies, slope = member.energies_and_slopes(own, types, groups, gradients)
+            if descriptor is not last and gradients:
+                features, pull = descriptor.features_and_pull(displacements, neighbor_list, types)
+            elif descriptor is not last:
+                features = descriptor.features(displacements, neighbor_list, types)
+            first, last = features if first is None else first, descriptor
+            energies, slope = member.energies_and_slopes(features, types, groups, gradients)
             atomic.append(energies)
             if slope is not None:
-                pulls.append(descriptor.vjp(slope, displacements, neighbor_list, types))
-        return torch.stack(atomic), pulls, features
+                pulls.append(pull(slope))
+        assert first is not None
+        return torch.stack(atomic), pulls, first
 
     def forward(self, batch: Batch, neighbor_list: NeighborList | None = None) -> Tensor:
         """Return energies [B] (eV), differentiable in positions, cell and weights by autograd."""

@@ -197,6 +197,19 @@ class Descriptor(nn.Module):
 
     # -- Jacobian ---------------------------------------------------------------------------
 
+    def features_and_pull(
+        self, displacements: Tensor, neighbor_list: NeighborList, types: Tensor
+    ) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+        """Return features [A, F] and, as a function of dE/dG [A, F], what :meth:`vjp` gives.
+
+        For prediction: a descriptor may keep what both need. Without a graph.
+        """
+
+        def pull(grad_features: Tensor) -> Tensor:
+            return self.vjp(grad_features, displacements, neighbor_list, types)
+
+        return self.features(displacements, neighbor_list, types), pull
+
     def pair_jacobian(
         self, displacements: Tensor, neighbor_list: NeighborList, types: Tensor
     ) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
@@ -220,10 +220,40 @@ class DeepPotSE(Descriptor):
             slope = self._slopes(grad_features, geometry, neighbor_list, types)
         return self.geometry_vjp(slope, displacements, neighbor_list, types)
 
+    @torch.no_grad()
+    def features_and_pull(
+        self, displacements: Tensor, neighbor_list: NeighborList, types: Tensor
+    ) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+        """Return features and the function to pull gradients back, the embedding computed once."""
+        geometry = self.geometry(displacements, neighbor_list, types)
+        if self._from_table(geometry):
+            kept = None
+            features = self.features_of(geometry, neighbor_list, types)
+        else:
+            pairs = self._pairs(neighbor_list, types)
+            s = geometry[:, 0].index_select(0, pairs.order)
+            g, g_slope = self.embedding.with_slopes(s, pairs.counts)
+            kept = (pairs, g, g_slope)
+            columns, offsets = self._columns(geometry), neighbor_list.pair_offsets
+            features = ops.deep_pot_se(g, columns, offsets, pairs.rows, self.n_axis)
+            features = self._normalized(features, neighbor_list)
+
+        @torch.no_grad()
+        def pull(grad_features: Tensor) -> Tensor:
+            slope = self._slopes(grad_features, geometry, neighbor_list, types, kept)
+            return self.geometry_vjp(slope, displacements, neighbor_list, types)
+
+        return features, pull
+
     def _slopes(
-        self, grad: Tensor, geometry: Tensor, neighbor_list: NeighborList, types: Tensor
+        self,
+        grad: Tensor,
+        geometry: Tensor,
+        neighbor_list: NeighborList,
+        types: Tensor,
+        kept: tuple[_PairKinds, Tensor, Tensor] | None = None,
     ) -> Tensor:
-        """The gradient [P, 4] with respect to R̃, by hand."""
+        """The gradient [P, 4] with respect to R̃, by hand; ``kept``: pairs, 𝒢 and d𝒢/ds."""
         grad = self._normalized(grad, neighbor_list)
         if self._from_table(geometry):
             return ops.deep_pot_se_table_backward(
@@ -233,10 +263,11 @@ class DeepPotSE(Descriptor):
                 self._kinds(neighbor_list, types),
                 *self._table_arguments(geometry),
             )
-        pairs = self._pairs(neighbor_list, types)
-        g, g_slope = self.embedding.with_slopes(
-            geometry[:, 0].index_select(0, pairs.order), pairs.counts
-        )
+        if kept is None:
+            pairs = self._pairs(neighbor_list, types)
+            s = geometry[:, 0].index_select(0, pairs.order)
+            kept = (pairs, *self.embedding.with_slopes(s, pairs.counts))
+        pairs, g, g_slope = kept
         by_function, by_column = torch.ops.pymlp.deep_pot_se_backward.default(
             grad,
             g,
@@ -246,7 +277,7 @@ class DeepPotSE(Descriptor):
             self.n_axis,
         )
         slope: Tensor = self._columns(by_column)
-        along = (by_function * g_slope).sum(dim=1).index_select(0, pairs.rows)
+        along = torch.einsum("pf,pf->p", by_function, g_slope).index_select(0, pairs.rows)
         return torch.cat([(slope[:, 0] + along)[:, None], slope[:, 1:]], dim=1)
 
     @torch.no_grad()

@@ -18,11 +18,15 @@ using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 
 template <class... Parts>
-void require(bool condition, const Parts&... parts) {
-  if (condition) return;
+[[noreturn]] void refuse(const Parts&... parts) {
   std::ostringstream message;
   (message << ... << parts);
   throw std::invalid_argument(message.str());
+}
+
+template <class... Parts>
+void require(bool condition, const Parts&... parts) {
+  if (!condition) refuse(parts...);
 }
 
 inline std::string shape_of(const Tensor& tensor) {
@@ -33,7 +37,12 @@ inline std::string shape_of(const Tensor& tensor) {
   return out.str();
 }
 
-// Shape with -1 for "any".
+inline std::string device_of(const Tensor& tensor) {
+  return tensor.is_cpu() ? "cpu" : "cuda:" + std::to_string(tensor.get_device_index());
+}
+
+// Shape with -1 for "any". What a message needs is made only when there is one: an op on one
+// molecule takes less time than ten strings.
 inline void require_shape(const Tensor& tensor, const char* name,
                           std::initializer_list<int64_t> shape, const char* expected) {
   bool same = tensor.dim() == static_cast<int64_t>(shape.size());
@@ -42,25 +51,43 @@ inline void require_shape(const Tensor& tensor, const char* name,
     same = same && (size < 0 || tensor.size(axis) == size);
     ++axis;
   }
-  require(same, name, ": expected shape ", expected, ", got ", shape_of(tensor));
+  if (!same) refuse(name, ": expected shape ", expected, ", got ", shape_of(tensor));
+}
+
+inline void require_device(const Tensor& tensor, const char* name, const Tensor& reference,
+                           const char* reference_name) {
+  if (tensor.device() == reference.device()) return;
+  refuse(name, ": expected the device of ", reference_name, ", ", device_of(reference), ", got ",
+         device_of(tensor));
 }
 
 inline void require_like(const Tensor& tensor, const char* name, const Tensor& reference,
                          const char* reference_name = "displacements") {
-  require(tensor.scalar_type() == reference.scalar_type(), name, ": expected the dtype of ",
-          reference_name);
-  require(tensor.device() == reference.device(), name, ": expected the device of ", reference_name);
+  if (tensor.scalar_type() != reference.scalar_type()) {
+    refuse(name, ": expected the dtype of ", reference_name, ", ",
+           torch::headeronly::toString(reference.scalar_type()), ", got ",
+           torch::headeronly::toString(tensor.scalar_type()));
+  }
+  require_device(tensor, name, reference, reference_name);
+}
+
+inline void require_int64(const Tensor& tensor, const char* name) {
+  if (tensor.scalar_type() == ScalarType::Long) return;
+  refuse(name, ": expected dtype int64, got ", torch::headeronly::toString(tensor.scalar_type()));
 }
 
 inline void require_index(const Tensor& tensor, const char* name, const Tensor& reference,
                           const char* reference_name = "displacements") {
-  require(tensor.scalar_type() == ScalarType::Long, name, ": expected dtype int64");
-  require(tensor.device() == reference.device(), name, ": expected the device of ", reference_name);
+  require_int64(tensor, name);
+  require_device(tensor, name, reference, reference_name);
 }
 
 inline void require_float(const Tensor& tensor, const char* name) {
-  require(tensor.scalar_type() == ScalarType::Float || tensor.scalar_type() == ScalarType::Double,
-          name, ": expected dtype float32 or float64");
+  if (tensor.scalar_type() == ScalarType::Float || tensor.scalar_type() == ScalarType::Double) {
+    return;
+  }
+  refuse(name, ": expected dtype float32 or float64, got ",
+         torch::headeronly::toString(tensor.scalar_type()));
 }
 
 // The arguments of all_pairs, on any device.
@@ -69,10 +96,7 @@ inline void check_pair_search(const Tensor& positions, const Tensor& structure_o
   require_float(positions, "positions");
   require_shape(positions, "positions", {-1, 3}, "[A, 3]");
   require_shape(structure_offsets, "structure_offsets", {-1}, "[B + 1]");
-  require(structure_offsets.scalar_type() == ScalarType::Long,
-          "structure_offsets: expected dtype int64");
-  require(structure_offsets.device() == positions.device(),
-          "structure_offsets: expected the device of positions");
+  require_index(structure_offsets, "structure_offsets", positions, "positions");
   require(cutoff > 0, "cutoff: expected a positive length or infinity, got ", cutoff);
   require(structure_offsets.size(0) > 0,
           "structure_offsets: expected B + 1 >= 1 elements, got none");

@@ -17,8 +17,7 @@ void check_pairs(const Tensor& values, const Tensor& pair_offsets, const Tensor&
   require_shape(neighbors, "neighbors", {-1}, "[P]");
   for (const auto& [tensor, name] :
        {std::pair{pair_offsets, "pair_offsets"}, {neighbors, "neighbors"}}) {
-    require(tensor.scalar_type() == ScalarType::Long, name, ": expected dtype int64");
-    require(tensor.device() == values.device(), name, ": expected the device of the values");
+    require_index(tensor, name, values, "the values");
   }
 }
 

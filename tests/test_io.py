@@ -374,6 +374,16 @@ def test_arrays_that_do_not_fit(tmp_path: Path, changed: dict[str, Any], text: s
     assert "molecules.npz" in str(caught.value)
 
 
+def test_an_extxyz_file_that_ends_early_says_so(tmp_path: Path) -> None:
+    path = extxyz_file(tmp_path)
+    lines = path.read_text().splitlines(keepends=True)
+    for cut in (4, 1):  # all but the count of the last frame is lost; then its last atom alone
+        path.write_text("".join(lines[:-cut]))
+        text = "ends in the middle of frame 4$" if cut == 4 else "Frame has 2 atoms, expected 3"
+        with pytest.raises(ValueError, match=rf"frames\.extxyz .*{text}"):
+            io.read(path, labels=False)
+
+
 def test_files_that_are_something_else(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"nothing.npz"):
         io.read(tmp_path / "nothing.npz")

@@ -65,6 +65,9 @@ def _frames(path: Path, stop: int) -> Iterator[Atoms]:
             yield atoms
             index += 1
     except Exception as error:  # ASE raises whatever its format readers raise
+        if isinstance(error.__cause__, StopIteration):
+            # A reader that runs out of lines: inside a generator that is a RuntimeError.
+            raise ValueError(f"{path} ends in the middle of frame {index}") from error
         text = str(error) or type(error).__name__
         raise ValueError(
             f"{path} cannot be read (frame {index}): {type(error).__name__}: {text}"

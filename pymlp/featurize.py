@@ -149,7 +149,14 @@ class _Parts:
             folder.mkdir(parents=True)
             return cls(folder, key, 0, {})
         if not state.exists():
-            if any(folder.iterdir()) and not all(p.suffix == ".raw" for p in folder.iterdir()):
+            # A run killed before its first count leaves rows and what was to become that count.
+            unfinished = f".{Path(_STATE).stem}."
+            others = [
+                p.name
+                for p in folder.iterdir()
+                if p.suffix != ".raw" and not p.name.startswith(unfinished)
+            ]
+            if others:
                 raise ValueError(
                     f"{folder} exists and holds other files; remove it or choose another output"
                 )

@@ -137,6 +137,17 @@ def test_a_folder_of_the_users_own_is_not_touched(tmp_path: Path) -> None:
     assert (parts / "thesis.tex").read_text() == "mine"
 
 
+def test_a_run_killed_in_its_first_count_goes_on(tmp_path: Path) -> None:
+    parts = tmp_path / "f.npz.parts"
+    parts.mkdir()
+    (parts / "features.raw").write_bytes(b"rows that no count knows of")
+    (parts / ".state.4711.part.json").write_text('{"key": "')
+    assert featurize(DESCRIPTOR, _source(_structures(10), 4), tmp_path / "f.npz") == 10
+    assert [p.name for p in tmp_path.iterdir()] == ["f.npz"]
+    found = _read(tmp_path / "f.npz")["features"]
+    np.testing.assert_array_equal(found, DESCRIPTOR(_structures(10)).numpy())
+
+
 def test_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"must end in \.h5, \.hdf5 or \.npz, got 'f\.txt'"):
         featurize(DESCRIPTOR, _source(_structures(), 4), tmp_path / "f.txt")

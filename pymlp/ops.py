@@ -255,9 +255,8 @@ def _refuse_cuda(name: str) -> Callable[..., Any]:
     def no_kernel(*args: Any) -> Any:
         raise RuntimeError(
             f"pymlp::{name} was called with CUDA tensors, but this build of pymlp has no CUDA "
-            "kernels: nvcc was not found when it was built. Install the CUDA toolkit and rebuild "
-            "with `PYMLP_CUDA=1 pip install . --no-build-isolation`, or move the tensors to the "
-            "CPU."
+            "kernels: it was built without them. Install the CUDA toolkit (nvcc) and rebuild with "
+            "`PYMLP_CUDA=1 pip install . --no-build-isolation`, or move the tensors to the CPU."
         )
 
     return no_kernel

@@ -187,7 +187,7 @@ def test_more_than_int32_output_elements() -> None:
 
 
 def test_a_build_without_cuda_kernels_says_so_whatever_the_reason() -> None:
-    """nvcc may be missing, or PYMLP_CUDA=0 may have left the kernels out."""
+    """The toolkit may be missing, or PYMLP_CUDA=0 may have left the kernels out."""
     with pytest.raises(RuntimeError, match=r"pymlp::ani .* built without .*`PYMLP_CUDA=1") as error:
         ops._refuse_cuda("ani")(torch.zeros(1))
     assert "not found" not in str(error.value)

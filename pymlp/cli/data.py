@@ -81,11 +81,17 @@ def label(
     Labels that the input has become those of the lower level of theory, as Δ-learning wants
     them. An interrupted command goes on where it stopped when it is given again.
     """
-    import os
-
-    os.environ["OMP_NUM_THREADS"] = str(threads)  # read when PySCF is first imported
     from pymlp.data.label import Level
     from pymlp.data.label import label as compute
 
     level = Level(method=method, basis=basis, charge=charge)
-    compute(source, output, level, limit=limit, offset=offset, work=work, pack_only=pack)
+    compute(
+        source,
+        output,
+        level,
+        limit=limit,
+        offset=offset,
+        threads=threads,
+        work=work,
+        pack_only=pack,
+    )

@@ -15,7 +15,6 @@ from pathlib import Path
 __all__ = [
     "FILES",
     "butane_path",
-    "claisen_dft_path",
     "claisen_irc_dft_path",
     "claisen_irc_path",
     "claisen_path",
@@ -27,7 +26,6 @@ __all__ = [
 FILES = {
     "claisen_gfn2.npz": "Claisen rearrangement, umbrella sampling, GFN2-xTB",
     "claisen_irc_gfn2.npz": "Claisen rearrangement, intrinsic reaction path, GFN2-xTB",
-    "claisen_dft.npz": "Claisen rearrangement, umbrella sampling, B3LYP/6-31G* and GFN2-xTB",
     "claisen_irc_dft.npz": "Claisen rearrangement, reaction path, B3LYP/6-31G* and GFN2-xTB",
     "butane_gfn2.npz": "butane along its torsion, relaxed, GFN2-xTB",
 }
@@ -56,11 +54,6 @@ def claisen_path() -> Path:
 def claisen_irc_path() -> Path:
     """The intrinsic reaction path from allyl vinyl ether to 4-pentenal, GFN2-xTB."""
     return data_file("claisen_irc_gfn2.npz")
-
-
-def claisen_dft_path() -> Path:
-    """The part of :func:`claisen_path` that has B3LYP/6-31G* labels beside those of GFN2-xTB."""
-    return data_file("claisen_dft.npz")
 
 
 def claisen_irc_dft_path() -> Path:

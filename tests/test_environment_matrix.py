@@ -117,6 +117,18 @@ def test_nothing_beyond_the_cutoff() -> None:
     assert torch.equal(none[:, 0], 1 / d.norm(dim=1))
 
 
+@BOTH
+def test_never_negative(dtype: torch.dtype) -> None:
+    """Close to the cutoff rounding leaves s positive: a table begins at 0."""
+    d = torch.zeros(4000, 3, dtype=dtype)
+    d[:, 0] = CUTOFF - torch.logspace(-7, -1, 4000, dtype=torch.float64).to(dtype)
+    for function in ("cosine", "quintic"):
+        s = ops.environment_matrix(d, *rest(function))[:, 0]
+        assert bool((s >= 0).all())
+        exact = reference.switch(d[:, 0].double(), START, CUTOFF, function)
+        assert float((s.double() - exact).abs().max()) < 4 * torch.finfo(dtype).eps
+
+
 def test_one_over_r_below_the_switch() -> None:
     d = vectors(20, 7, 0.6, 1.49)
     for function in ("cosine", "quintic"):

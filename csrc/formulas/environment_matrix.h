@@ -34,16 +34,18 @@ PYMLP_INLINE ValueSlope<N> switched_inverse(N r, Switch<Scalar<N>> w) {
   const auto inside = less(r, N(w.end));
   const N zero{T(0)};
   const N u = minimum(maximum((r - w.start) * inverse_width, T(0)), T(1));
+  // Both as products, which no rounding makes negative near R_c: w = (1 - u)^3 (1 + 3 u + 6 u^2),
+  // and w = cos^2(pi u / 2).
   N value, slope;
   if (w.function == SwitchFunction::quintic) {
     const N square = u * u;
     const N rest = T(1) - u;
-    value = T(1) + square * u * (u * (T(15) - u * T(6)) - T(10));
+    value = rest * rest * rest * (T(1) + u * T(3) + square * T(6));
     slope = (T(-30) * inverse_width) * square * rest * rest;
   } else {
-    const auto [cos, sin] = cos_sin_pi(u);
-    value = T(0.5) * cos + T(0.5);
-    slope = (T(-0.5 * kPi) * inverse_width) * sin;
+    const auto [cos, sin] = cos_sin_pi(u * T(0.5));
+    value = cos * cos;
+    slope = (T(-kPi) * inverse_width) * (cos * sin);
   }
   const N s = inverse * value;
   return {select(inside, s, zero), select(inside, inverse * (slope - s), zero)};

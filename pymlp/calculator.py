@@ -15,6 +15,7 @@ from ase.calculators.calculator import Calculator as AseCalculator
 from ase.calculators.calculator import all_changes
 from ase.stress import full_3x3_to_voigt_6_stress
 
+from pymlp.devices import chosen_device
 from pymlp.neighbors import NeighborList, neighbor_list
 from pymlp.potential import Potential, load
 from pymlp.structures import Batch
@@ -40,14 +41,15 @@ class Calculator(AseCalculator):
 
     Args:
         potential: a potential, or the folder of a model.
-        device: where to compute; a potential that is given is moved there.
+        device: where to compute (cpu, cuda, cuda:n, or auto); a potential that is given is moved
+            there.
         dtype: precision of positions and features.
         skin: Å, added to the cutoff of lists that have to be renewed.
 
     Raises:
         FileNotFoundError: if there is no model in the folder.
-        ValueError: for a damaged model, a negative skin; on use, for unknown elements, coincident
-            atoms or positions that are not finite.
+        ValueError: for a damaged model, a device that cannot be computed on, a negative skin; on
+            use, for unknown elements, coincident atoms or positions that are not finite.
     """
 
     implemented_properties: ClassVar[list[str]] = [  # type: ignore[misc]
@@ -72,9 +74,10 @@ class Calculator(AseCalculator):
             raise ValueError(f"skin must be at least zero (Å), got {skin}")
         if dtype not in (torch.float32, torch.float64):
             raise TypeError(f"dtype must be torch.float32 or torch.float64, got {dtype}")
+        self.device = chosen_device(device)
         if not isinstance(potential, Potential):
-            potential = load(potential, device)
-        self.potential = potential.to(device)
+            potential = load(potential, self.device)
+        self.potential = potential.to(self.device)
         target = self.potential.metadata.get("target")
         if isinstance(target, dict) and target.get("kind") == "delta":
             warnings.warn(
@@ -82,7 +85,7 @@ class Calculator(AseCalculator):
                 "surface: add the lower level to it, with ase.calculators.mixing.SumCalculator",
                 stacklevel=2,
             )
-        self.device, self.dtype, self.skin = torch.device(device), dtype, float(skin)
+        self.dtype, self.skin = dtype, float(skin)
         self._batch: Batch | None = None
         self._pairs: NeighborList | None = None
         self._made_at = torch.zeros(0)

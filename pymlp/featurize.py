@@ -52,7 +52,8 @@ def featurize(
 
     Args:
         descriptor: gives the features.
-        batches: called with the number of structures to skip; yields batches from there on.
+        batches: called with the number of structures to skip; yields batches from there on, on
+            the device of the descriptor.
         output: file ending in ``.h5``, ``.hdf5`` or ``.npz``.
         jacobian: whether to write Jacobians.
         dtype: of the output and of the computation.

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from pymlp import model_files, neighbors
 from pymlp.descriptors import Descriptor
+from pymlp.devices import chosen_device
 from pymlp.neighbors import NeighborList
 from pymlp.networks import ElementGroups, ElementNetworks, group_by_element
 from pymlp.structures import Batch
@@ -401,7 +402,7 @@ def load(directory: str | Path, device: torch.device | str = "cpu") -> Potential
 
     Args:
         directory: the folder.
-        device: where to put the potential.
+        device: where to put the potential: cpu, cuda, cuda:n, or auto.
 
     Returns:
         The potential, in evaluation mode; ``metadata`` holds what was saved with it.
@@ -409,8 +410,9 @@ def load(directory: str | Path, device: torch.device | str = "cpu") -> Potential
     Raises:
         FileNotFoundError: if there is no model.
         ValueError: for an unknown format version, or files that are missing, truncated, changed or
-            do not belong together.
+            do not belong together; for a device that cannot be computed on.
     """
+    device = chosen_device(device)
     description, tensors = model_files.read_model(directory)
     other = OTHER_KINDS.get(description.get("kind", ""))
     if other is not None:

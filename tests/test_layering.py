@@ -136,6 +136,7 @@ GP_ON_STRUCTURES |= {"state", "training_set"}
 PYTHON_LAYERS: dict[str, set[str]] = {
     "_C": set(),
     "atomic_files": set(),
+    "devices": {"_C"},
     "units": set(),
     "structure_checks": {"units"},
     "structures": DATA,
@@ -151,7 +152,7 @@ PYTHON_LAYERS: dict[str, set[str]] = {
     "gaussian_process on structures": {"covariances", "gaussian_process", "model_files"}
     | DESCRIPTORS,
     "model_files": {"atomic_files"},
-    "potential": {"io", "networks", "covariances", "gaussian_process", "model_files"}
+    "potential": {"devices", "io", "networks", "covariances", "gaussian_process", "model_files"}
     | {"gaussian_process on structures"}
     | DESCRIPTORS,
 }

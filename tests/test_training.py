@@ -488,22 +488,3 @@ def test_a_full_disk_keeps_the_last_checkpoint(
             _train(path, "cut")
     assert (tmp_path / "cut" / "checkpoint.ckpt").exists()
     _assert_same_model(whole, _train(path, "cut", resume=True))
-
-
-def test_a_gpu_is_used_only_by_a_build_with_kernels(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Else every op of the first epoch would fail; which device it is, is said aloud."""
-    from pymlp import _C
-    from pymlp.training import run
-
-    info = _C.build_info() | {"cuda_architectures": []}
-    monkeypatch.setattr(_C, "build_info", lambda: info)
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    with pytest.warns(UserWarning, match="there is a GPU, but .* no CUDA kernels; rebuild with"):
-        assert run._device("auto") == torch.device("cpu")
-    with pytest.raises(ValueError, match=r"training\.device is cuda:1, but .* no CUDA kernels"):
-        run._device("cuda:1")
-    info["cuda_architectures"] = ["90"]
-    assert run._device("auto") == torch.device("cuda")
-    assert run._device("cuda:1") == torch.device("cuda:1")

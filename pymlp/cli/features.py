@@ -27,6 +27,7 @@ def featurize(
         bool, typer.Option("--jacobian", help="Also dG/dR of every structure (1/Å).")
     ] = False,
     batch_size: Annotated[int, typer.Option(min=1, help="Structures computed at once.")] = 256,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:n.")] = "auto",
     precision: Annotated[str, typer.Option(help="float64 or float32.")] = "float64",
     length_unit: Annotated[str | None, typer.Option(help="Of the coordinates in DATA.")] = None,
     overwrite: Annotated[bool, typer.Option(help="Replace an existing output.")] = False,
@@ -39,6 +40,7 @@ def featurize(
     from rich.console import Console
     from rich.progress import MofNCompleteColumn, Progress
 
+    from pymlp.devices import chosen_device
     from pymlp.featurize import featurize as run
     from pymlp.io import inspect_file, iread
     from pymlp.labelled_data import split_selection
@@ -47,7 +49,8 @@ def featurize(
         raise ValueError(f"precision must be float32 or float64, got {precision!r}")
     if output.exists() and not overwrite:
         raise ValueError(f"{output} exists; choose another name, or give --overwrite")
-    descriptor = _descriptor(source)
+    where = chosen_device(device, "--device")
+    descriptor = _descriptor(source).to(where)
     file, start, stop = split_selection(data)
     summary = inspect_file(file)
     total = summary.n_structures if summary.layout != "ASE" else None
@@ -61,7 +64,8 @@ def featurize(
     named: dict[str, Any] = {} if length_unit is None else {"length_unit": length_unit}
 
     def batches(skip: int) -> Iterator[Batch]:
-        yield from iread(file, batch_size, labels=False, start=start + skip, stop=stop, **named)
+        for batch in iread(file, batch_size, labels=False, start=start + skip, stop=stop, **named):
+            yield batch.to(where)
 
     identity = f"{_digest(Path(file))} {start}:{stop} {length_unit or 'Å'}"
     console = Console(stderr=True)

@@ -20,6 +20,7 @@ def evaluate(
     data: Annotated[str, typer.Argument(help="Labelled structures: file or file@start:stop.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     batch_size: Annotated[int, typer.Option(min=1, help="Structures computed at once.")] = 256,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:n.")] = "auto",
     parity: Annotated[
         Path | None, typer.Option(help="Also draw a parity plot into this file.")
     ] = None,
@@ -36,6 +37,7 @@ def evaluate(
     units are those given, else those of the file's layout, else those of the training data.
     """
     import pymlp
+    from pymlp.devices import chosen_device
     from pymlp.evaluation import evaluate as compare
     from pymlp.labelled_data import read_for_model
 
@@ -43,7 +45,8 @@ def evaluate(
         from pymlp.plotting import check_figure_name
 
         check_figure_name(parity)  # before computing, not after
-    potential = pymlp.load(model)
+    where = chosen_device(device, "--device")
+    potential = pymlp.load(model, where)
     overrides = {
         "energy": energy_key,
         "forces": forces_key,
@@ -53,7 +56,7 @@ def evaluate(
         "length_unit": length_unit,
     }
     batch = read_for_model(data, potential.metadata.get("target", {}), overrides)
-    result = compare(potential, batch, batch_size=batch_size)
+    result = compare(potential, batch.to(where), batch_size=batch_size)
     metrics = result.summary()
     if parity is not None:
         from pymlp import units
@@ -88,6 +91,7 @@ def predict(
     data: Annotated[str, typer.Argument(help="Structures: file or file@start:stop.")],
     output: Annotated[Path, typer.Argument(help="File to write: .extxyz or .npz.")],
     batch_size: Annotated[int, typer.Option(min=1, help="Structures computed at once.")] = 256,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:n.")] = "auto",
     length_unit: Annotated[str | None, typer.Option(help="Of the coordinates in DATA.")] = None,
     overwrite: Annotated[bool, typer.Option(help="Replace an existing output.")] = False,
 ) -> None:
@@ -98,6 +102,7 @@ def predict(
     from dataclasses import replace
 
     import pymlp
+    from pymlp.devices import chosen_device
     from pymlp.evaluation import predict_in_batches
     from pymlp.io import read, write
     from pymlp.labelled_data import split_selection
@@ -107,11 +112,12 @@ def predict(
     # The file there may be DATA itself, and hold the reference labels.
     if output.exists() and not overwrite:
         raise ValueError(f"{output} exists; choose another name, or give --overwrite")
-    potential = pymlp.load(model)
+    where = chosen_device(device, "--device")
+    potential = pymlp.load(model, where)
     file, start, stop = split_selection(data)
     named: dict[str, Any] = {} if length_unit is None else {"length_unit": length_unit}
     batch = read(file, labels=False, start=start, stop=stop, **named)
-    energies, forces = predict_in_batches(potential, batch, batch_size=batch_size)
+    energies, forces = predict_in_batches(potential, batch.to(where), batch_size=batch_size)
     write(output, replace(batch, energies=energies, forces=forces))
     what = "differences (Δ)" if potential.metadata.get("target", {}).get("kind") == "delta" else ""
     typer.echo(

@@ -23,6 +23,7 @@ from pymlp import units
 from pymlp.atomic_files import atomic_writer
 from pymlp.config import NetworkRun, kind_named
 from pymlp.descriptors.base import Descriptor
+from pymlp.devices import chosen_device
 from pymlp.evaluation import evaluate
 from pymlp.io import data_hash
 from pymlp.labelled_data import read_training_data, target_description
@@ -88,7 +89,7 @@ def train(
         raise ValueError(f"{config.data.train} holds no forces, but training.loss weights them")
     descriptor: Descriptor = kind_named(config.kind).build_descriptor(config)
     _check_elements(descriptor, training, validation, config)
-    device = _device(config.training.device)
+    device = chosen_device(config.training.device, "training.device")
     identity = {
         "config": _identity(config),
         "training_data": data_hash(training),
@@ -148,31 +149,6 @@ def _check_elements(
                 f"{name} holds {', '.join(unknown)}, which elements: {config.elements} in the "
                 "configuration leaves out"
             )
-
-
-def _device(name: str) -> torch.device:
-    from pymlp import _C
-
-    seen = torch.cuda.is_available()
-    kernels = bool(_C.build_info()["cuda_architectures"])
-    fix = "rebuild with `PYMLP_CUDA=1 pip install . --no-build-isolation`"
-    if name == "auto":
-        if seen and not kernels:
-            warnings.warn(
-                "training on the CPU: there is a GPU, but this build of pymlp has no CUDA "
-                f"kernels; {fix}, or set training.device to cpu",
-                stacklevel=2,
-            )
-        return torch.device("cuda" if seen and kernels else "cpu")
-    device = torch.device(name)
-    if device.type == "cuda" and not seen:
-        raise ValueError(f"training.device is {name}, but torch sees no CUDA device; use cpu")
-    if device.type == "cuda" and not kernels:
-        raise ValueError(
-            f"training.device is {name}, but this build of pymlp has no CUDA kernels; {fix}, "
-            "or use cpu"
-        )
-    return device
 
 
 # -- training -------------------------------------------------------------------------------
@@ -236,7 +212,7 @@ def _train_member(
     folder.mkdir(parents=True, exist_ok=True)
     checkpoint = folder / "checkpoint.ckpt"
     label = f"{config.kind} {member + 1}/{config.network.committee}"
-    device = _device(settings.device)
+    device = cached.types.device
     with _quiet_lightning():
         trainer = Trainer(
             accelerator="gpu" if device.type == "cuda" else "cpu",

@@ -78,8 +78,7 @@ class Calculator(AseCalculator):
         if not isinstance(potential, Potential):
             potential = load(potential, self.device)
         self.potential = potential.to(self.device)
-        target = self.potential.metadata.get("target")
-        if isinstance(target, dict) and target.get("kind") == "delta":
+        if self.potential.target_kind == "delta":
             warnings.warn(
                 "this model predicts the difference of two levels of theory (Δ), not an energy "
                 "surface: add the lower level to it, with ase.calculators.mixing.SumCalculator",

@@ -120,6 +120,16 @@ class Potential(nn.Module):
         return len(self.networks)
 
     @property
+    def target_kind(self) -> str | None:
+        """What the energies are: "total", "delta" (of two levels of theory), or ``None``: unknown.
+
+        ``metadata["target"]`` is that word itself, or what a training run wrote, with it as "kind".
+        """
+        target = self.metadata.get("target")
+        kind = target.get("kind") if isinstance(target, dict) else target
+        return kind if isinstance(kind, str) else None
+
+    @property
     def trains_on_forces(self) -> bool:
         """Whether all networks have the second derivative that a force loss needs."""
         return all(member.trains_on_forces for member in self._members)

@@ -255,6 +255,29 @@ def test_info(model: Path) -> None:
     assert "is no model" in _refused("info", model.parent)
 
 
+@pytest.mark.parametrize(
+    ("target", "kind"),
+    [
+        ("total", "total energy"),
+        ("delta", "difference of two levels"),
+        ({"kind": "delta"}, "difference of two levels"),
+        (None, "not recorded"),
+        (["total"], "not recorded"),
+    ],
+)
+def test_models_whose_target_a_user_described(
+    model: Path, data: Path, tmp_path: Path, target: object, kind: str
+) -> None:
+    potential = pymlp.load(model)
+    potential.metadata["target"] = target
+    potential.save(tmp_path / "own")
+    assert kind in _run("info", tmp_path / "own").output
+    result = _run("predict", tmp_path / "own", data, tmp_path / "out.npz")
+    assert ("Δ" in result.output) == (potential.target_kind == "delta")
+    found = json.loads(_run("evaluate", tmp_path / "own", data, "--json").stdout)
+    assert found["target"] == (potential.target_kind or "total")
+
+
 # -- featurize ------------------------------------------------------------------------------
 
 

@@ -55,7 +55,7 @@ def evaluate(
         "force_unit": force_unit,
         "length_unit": length_unit,
     }
-    batch = read_for_model(data, potential.metadata.get("target", {}), overrides)
+    batch = read_for_model(data, _target(potential), overrides)
     result = compare(potential, batch.to(where), batch_size=batch_size)
     metrics = result.summary()
     if parity is not None:
@@ -119,7 +119,7 @@ def predict(
     batch = read(file, labels=False, start=start, stop=stop, **named)
     energies, forces = predict_in_batches(potential, batch.to(where), batch_size=batch_size)
     write(output, replace(batch, energies=energies, forces=forces))
-    what = "differences (Δ)" if potential.metadata.get("target", {}).get("kind") == "delta" else ""
+    what = "differences (Δ)" if potential.target_kind == "delta" else ""
     typer.echo(
         f"{len(batch)} structures: energies (eV) and forces (eV/Å) {what}".rstrip()
         + f" written to {output}"
@@ -146,7 +146,7 @@ def info(
 
     potential = pymlp.load(model)
     meta, descriptor = potential.metadata, potential.descriptor
-    target = meta.get("target", {})
+    target = _target(potential)
     kind = {"delta": "difference of two levels of theory (Δ)", "total": "total energy"}
     table = Table(box=None, show_header=False)
     rows = [
@@ -156,7 +156,7 @@ def info(
         # Its own line, and not torch's tree of all modules in it.
         ("descriptor", f"{description['descriptor'].get('family')}: {descriptor.extra_repr()}"),
         _regressor(description, potential),
-        ("target", kind.get(target.get("kind", ""), "not recorded")),
+        ("target", kind.get(potential.target_kind or "", "not recorded")),
     ]
     if target.get("energy"):
         labels = target["energy"]
@@ -175,6 +175,14 @@ def info(
     for name, value in rows:
         table.add_row(name, value)
     Console(markup=False, emoji=False).print(table)
+
+
+def _target(potential: Any) -> dict[str, Any]:
+    """What the metadata say of the target, also where they only name its kind."""
+    recorded = potential.metadata.get("target")
+    if isinstance(recorded, dict):
+        return recorded
+    return {} if potential.target_kind is None else {"kind": potential.target_kind}
 
 
 def _regressor(description: Any, potential: Any) -> tuple[str, str]:

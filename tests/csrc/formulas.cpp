@@ -4,6 +4,7 @@
 #include "check.h"
 #include "formulas/angular_symmetry.h"
 #include "formulas/cutoff.h"
+#include "formulas/environment_matrix.h"
 #include "formulas/radial_symmetry.h"
 #include "numbers/dual.h"
 #include "numbers/lanes.h"
@@ -48,6 +49,22 @@ void cutoffs() {
     // value and slope are continuous at R_c
     check::close(f(5.2 - 1e-7).value, 0, 1e-12, 1, "cutoff just inside", 5.2);
     check::close(f(5.2 - 1e-7).slope, 0, 1e-6, 1, "slope just inside", 5.2);
+  }
+}
+
+void switches() {
+  for (const auto function :
+       {SwitchFunction::none, SwitchFunction::cosine, SwitchFunction::quintic}) {
+    const Switch<double> w{1.5, 4.0, function};
+    const auto f = [w](auto r) { return switched_inverse(r, w); };
+    for (double r = 0.62; r < 3.98; r += 0.05) value_and_slope("switched 1/R", f, r, 2);
+    check::close(f(1.2).value, 1 / 1.2, 1e-15, 1, "1/R below R_cs", 1.2);
+    if (function == SwitchFunction::none) continue;
+    for (double r : {4.0, 4.000001, 9.0, 1e6}) {
+      check::close(f(r).value, 0, 0, 1, "switch beyond", r);
+      check::close(f(D(r, 1.0)).slope.slope, 0, 0, 1, "curvature of the switch beyond", r);
+    }
+    check::close(f(4 - 1e-7).slope, 0, 1e-6, 1, "slope of the switch just inside", 4);
   }
 }
 
@@ -156,6 +173,7 @@ void triples() {
 
 int main() {
   cutoffs();
+  switches();
   radial();
   angles();
   triples();

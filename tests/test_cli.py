@@ -103,6 +103,14 @@ def test_init_refuses(tmp_path: Path, data: Path) -> None:
     assert "truncated, damaged or no npz file" in message
 
 
+def test_init_with_a_target(tmp_path: Path, data: Path) -> None:
+    parts = ("--train", f"{data}@5:", "--validation", f"{data}@:5", "-o", tmp_path / "run.yaml")
+    _run("init", "bp-fnn", *parts, "--target", "total")
+    assert re.search("target: total", (tmp_path / "run.yaml").read_text(encoding="utf-8"))
+    message = _refused("init", "bp-fnn", *parts, "--overwrite", "--target", "difference")
+    assert "--target must be total or delta, got 'difference'" in message
+
+
 def test_train_refuses_a_wrong_configuration_with_its_line(tmp_path: Path) -> None:
     config = small_run(tmp_path)
     _run("train", config, "-o", tmp_path / "run")

@@ -160,6 +160,26 @@ def test_init_without_baseline_or_gradients(tmp_path: Path) -> None:
     assert not parse_config(text).trains_on_forces  # type: ignore[attr-defined]
 
 
+def test_init_takes_the_target_that_is_asked_for(tmp_path: Path) -> None:
+    data, out = str(write_npz(tmp_path / "a.npz", 8)), tmp_path / "run.yaml"
+    kind = kind_named("bp-fnn")
+    found = {}
+    for target in (None, "delta", "total"):
+        text, notes = starting_configuration(kind, data, data, out, {}, target)  # type: ignore[arg-type]
+        config = parse_config(text)
+        found[target] = (config.data.target, "energy - energy_sqm" in " ".join(notes))
+        assert config.data.keys.baseline_energy == "energy_sqm", "the word alone changes it back"
+    assert found == {None: ("delta", True), "delta": ("delta", True), "total": ("total", False)}
+    assert "lower level of theory in the file is not used" in " ".join(
+        text.replace("#", " ").split()
+    )
+    alone = str(write_npz(tmp_path / "b.npz", 8, baseline=False))
+    with pytest.raises(ValueError, match=r"target delta needs .* --baseline-energy-key"):
+        starting_configuration(kind, alone, alone, out, {}, "delta")
+    with pytest.raises(ValueError, match="target must be total or delta, got 'sqm'"):
+        starting_configuration(kind, data, data, out, {}, "sqm")  # type: ignore[arg-type]
+
+
 def test_init_asks_for_units_of_extxyz_and_finds_the_only_keys(tmp_path: Path) -> None:
     data = str(write_extxyz(tmp_path / "a.extxyz", 6))
     kind, out = kind_named("bp-fnn"), tmp_path / "run.yaml"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, cast
 
 import typer
 
@@ -27,6 +27,13 @@ def init(
     output: Annotated[Path, typer.Option("-o", "--output", help="Configuration to write.")] = Path(
         "run.yaml"
     ),
+    target: Annotated[
+        str | None,
+        typer.Option(
+            help="total, or delta: labels minus those of a lower level of theory.",
+            show_default="delta where DATA has a lower level",
+        ),
+    ] = None,
     energy_key: Annotated[str | None, typer.Option(help="Name of the energies.")] = None,
     forces_key: Annotated[str | None, typer.Option(help="Name of the forces.")] = None,
     gradient_key: Annotated[
@@ -51,6 +58,8 @@ def init(
     from pymlp.config.kinds import kind_named
     from pymlp.config.start import starting_configuration
 
+    if target not in (None, "total", "delta"):
+        raise ValueError(f"--target must be total or delta, got {target!r}")
     if output.exists() and not overwrite:
         raise ValueError(f"{output} exists; choose another name with -o, or give --overwrite")
     given = {
@@ -64,7 +73,9 @@ def init(
         "force_unit": force_unit,
         "length_unit": length_unit,
     }
-    text, found = starting_configuration(kind_named(kind), train, validation, output, given)
+    text, found = starting_configuration(
+        kind_named(kind), train, validation, output, given, cast(Any, target)
+    )
     with atomic_writer(output) as file:
         file.write(text)
     for line in found:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pymlp.config.kinds import Kind
 from pymlp.config.template import render
@@ -27,7 +27,12 @@ _OPTIONS = {"energy": "--energy-key", "forces": "--forces-key", "gradient": "--g
 
 
 def starting_configuration(
-    kind: Kind, train: str, validation: str, output: Path, given: dict[str, str | None]
+    kind: Kind,
+    train: str,
+    validation: str,
+    output: Path,
+    given: dict[str, str | None],
+    target: Literal["total", "delta"] | None = None,
 ) -> tuple[str, list[str]]:
     """Return the text of a complete commented configuration, and what was found in the data.
 
@@ -37,12 +42,16 @@ def starting_configuration(
         validation: validation file or part.
         output: where the configuration will be written; paths in it are relative to its folder.
         given: keys and units that the user gave, fields of `pymlp.io.LabelKeys`; ``None``: not.
+        target: ``"total"`` or ``"delta"``; ``None`` takes ``"delta"`` where there is a baseline.
 
     Raises:
         FileNotFoundError: for a missing file.
         ValueError: if a file cannot be read, or if keys or units are not fixed by its layout and
-            not given; the message lists what the file holds.
+            not given; the message lists what the file holds; for another target, or a
+            difference without a baseline.
     """
+    if target not in (None, "total", "delta"):
+        raise ValueError(f"target must be total or delta, got {target!r}")
     summaries = []
     elements: set[str] = set()
     for name in (train, validation):
@@ -51,8 +60,13 @@ def starting_configuration(
         summaries.append(summary)
         elements |= set(_all_elements(summary))
     first = summaries[0]
-    keys, units, notes = _labels(first, given)
-    target = "delta" if keys["baseline_energy"] is not None else "total"
+    keys, units, notes = _labels(first, given, target)
+    if target == "delta" and keys["baseline_energy"] is None:
+        raise ValueError(
+            f"target delta needs the energies of a lower level of theory, and {first.path} has "
+            "none that its layout names; name them with --baseline-energy-key"
+        )
+    chosen = target or ("delta" if keys["baseline_energy"] is not None else "total")
     sections = kind.defaults()
     loss_note = {}
     if keys["forces"] is None and keys["gradient"] is None:
@@ -72,7 +86,7 @@ def starting_configuration(
             "data": {
                 "train": _relative(train, output),
                 "validation": _relative(validation, output),
-                "target": target,
+                "target": chosen,
                 "keys": keys,
                 "units": units,
             },
@@ -80,11 +94,13 @@ def starting_configuration(
         }
     )
     why = ["Found in the data:", *(f"  {note}" for note in notes)]
-    if target == "delta":
+    if chosen == "delta":
         why.append(
             "The file holds a lower level of theory, so the potential learns the difference "
             "(Δ-learning). Its errors are also those of the total."
         )
+    elif keys["baseline_energy"] is not None:
+        why.append("The lower level of theory in the file is not used: target total was asked for.")
     head = [
         f"pymlp run configuration: {kind.summary}.",
         f"Train with:  pymlp train {output.name} -o runs/{kind.name}",
@@ -114,7 +130,9 @@ def _relative(name: str, output: Path) -> str:
 
 
 def _labels(
-    summary: FileSummary, given: dict[str, str | None]
+    summary: FileSummary,
+    given: dict[str, str | None],
+    target: Literal["total", "delta"] | None,
 ) -> tuple[dict[str, str | None], dict[str, str], list[str]]:
     """Return keys, units and notes: those given, else those of the layout, else the only ones."""
     keys: dict[str, str | None] = dict.fromkeys(_KEY_FIELDS)
@@ -127,7 +145,7 @@ def _labels(
         read = replace(summary.keys, **own)
         units["energy"], units["force"] = read.energy_unit, read.force_unit
         # Not the summary's own notes, which name the layout's units whatever was given.
-        return keys, _complete(units), describe(read, summary.target)
+        return keys, _complete(units), describe(read, target or summary.target)
     keys |= {field: given.get(field) for field in _KEY_FIELDS}
     notes = []
     if keys["energy"] is None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pymlp import units
+from pymlp import Batch, units
 
 NUMBERS = np.array([8, 1, 1])
 _REFERENCE = np.array([[0.0, 0.0, 0.12], [0.0, 0.76, -0.47], [0.0, -0.76, -0.47]])
@@ -34,6 +34,13 @@ def positions(n: int, seed: int = 0) -> np.ndarray:
     """[n, 3, 3] Å: water, randomly deformed."""
     rng = np.random.default_rng(seed)
     return _REFERENCE + 0.08 * rng.standard_normal((n, 3, 3))
+
+
+def morse_batch(n: int = 6) -> Batch:
+    """The first structures with their energies and forces."""
+    r = positions(n)
+    energies, forces = morse(r)
+    return Batch.from_arrays([8, 1, 1], r, energies=energies, forces=forces)
 
 
 def write_npz(path: Path, n: int = 48, *, baseline: bool = True, **changes: np.ndarray) -> Path:

@@ -49,7 +49,7 @@ def test_a_gpu_that_is_not_there(
         chosen_device(torch.device("cuda"))
 
 
-@pytest.mark.parametrize("name", ["gpu", "mps", "cuda:x", "", "meta"])
+@pytest.mark.parametrize("name", ["nvidia", "mps", "cuda:x", "", "meta"])
 def test_other_names_are_refused(name: str) -> None:
     with pytest.raises(ValueError, match=f"device must be auto, cpu, cuda or cuda:n, got '{name}'"):
         chosen_device(name)

@@ -6,7 +6,32 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pymlp.descriptors import ANI
+from pymlp.gaussian_process import AtomicInputs, ConcatenatedInputs, InverseDistances
 from pymlp.structures import Batch
+
+
+def small_ani() -> ANI:
+    """Few features, for molecules of H, C and O."""
+    return ANI(
+        ["H", "C", "O"],
+        radial_eta=4.0,
+        radial_shifts=[0.9, 1.5, 2.1],
+        zeta=8.0,
+        theta_shifts=[0.8, 2.3],
+        angular_eta=4.0,
+        angular_shifts=[1.0, 1.8],
+        radial_cutoff=5.0,
+        angular_cutoff=4.0,
+    )
+
+
+#: The inputs that a Gaussian process can have, by name.
+INPUTS = {
+    "concatenated": lambda: ConcatenatedInputs(small_ani()),
+    "atomic": lambda: AtomicInputs(small_ani()),
+    "inverse_distances": InverseDistances,
+}
 
 
 def molecules(n: int, seed: int = 0, spread: float = 0.15) -> Batch:

@@ -8,7 +8,6 @@ import torch
 from ase import Atoms
 
 from pymlp.covariances import RBF, Matern52
-from pymlp.descriptors import ANI
 from pymlp.gaussian_process import (
     AtomicInputs,
     ConcatenatedInputs,
@@ -21,28 +20,7 @@ from pymlp.gaussian_process.assembly import covariance_matrix
 from pymlp.gaussian_process.cholesky import cholesky_
 from pymlp.gaussian_process.deflation import internal_basis, project_gradients
 from pymlp.structures import Batch, Structure
-from tests.gp_oracle import dense_posterior, molecules, springs
-
-
-def small_ani() -> ANI:
-    return ANI(
-        ["H", "C", "O"],
-        radial_eta=4.0,
-        radial_shifts=[0.9, 1.5, 2.1],
-        zeta=8.0,
-        theta_shifts=[0.8, 2.3],
-        angular_eta=4.0,
-        angular_shifts=[1.0, 1.8],
-        radial_cutoff=5.0,
-        angular_cutoff=4.0,
-    )
-
-
-INPUTS = {
-    "concatenated": lambda: ConcatenatedInputs(small_ani()),
-    "atomic": lambda: AtomicInputs(small_ani()),
-    "inverse_distances": InverseDistances,
-}
+from tests.gp_oracle import INPUTS, dense_posterior, molecules, small_ani, springs
 
 
 @pytest.fixture(params=sorted(INPUTS))

@@ -16,8 +16,7 @@ from pymlp.gpytorch_adapter import (  # noqa: E402
     structure_points,
     vector_points,
 )
-from tests.gp_oracle import molecules  # noqa: E402
-from tests.test_gaussian_process import small_ani  # noqa: E402
+from tests.gp_oracle import molecules, small_ani  # noqa: E402
 
 
 def mueller_brown(points: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

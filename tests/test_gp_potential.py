@@ -22,8 +22,7 @@ from pymlp.gaussian_process import (
 )
 from pymlp.gpr_potential import GaussianProcessPotential
 from pymlp.structures import Batch
-from tests.gp_oracle import molecules
-from tests.test_gaussian_process import small_ani
+from tests.gp_oracle import molecules, small_ani
 
 KINDS = {"concatenated": ConcatenatedInputs, "atomic": AtomicInputs}
 

@@ -11,12 +11,8 @@ import torch.distributed as distributed
 import torch.multiprocessing as multiprocessing
 
 from pymlp.covariances import RBF
-from pymlp.descriptors import ANI
 from pymlp.gaussian_process import (
-    AtomicInputs,
-    ConcatenatedInputs,
     GaussianProcess,
-    InverseDistances,
     SolverOptions,
 )
 from pymlp.gaussian_process.assembly import covariance_matrix
@@ -27,28 +23,8 @@ from pymlp.gaussian_process.prediction import matrix_product
 from pymlp.gaussian_process.sharding import Shards
 from pymlp.gaussian_process.sparse import SparseOptions, inducing_points, select, solve_sparse
 from pymlp.structures import Batch
-from tests.gp_oracle import molecules
+from tests.gp_oracle import INPUTS, molecules
 
-
-def small_ani() -> ANI:
-    return ANI(
-        ["H", "C", "O"],
-        radial_eta=4.0,
-        radial_shifts=[0.9, 1.5, 2.1],
-        zeta=8.0,
-        theta_shifts=[0.8, 2.3],
-        angular_eta=4.0,
-        angular_shifts=[1.0, 1.8],
-        radial_cutoff=5.0,
-        angular_cutoff=4.0,
-    )
-
-
-INPUTS = {
-    "concatenated": lambda: ConcatenatedInputs(small_ani()),
-    "atomic": lambda: AtomicInputs(small_ani()),
-    "inverse_distances": InverseDistances,
-}
 KINDS = sorted(INPUTS)
 
 

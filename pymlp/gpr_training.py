@@ -21,6 +21,7 @@ from pymlp.atomic_files import atomic_writer
 from pymlp.config.gpr import GaussianProcessRun
 from pymlp.covariances import COVARIANCES
 from pymlp.descriptors import ANI, Descriptor
+from pymlp.devices import chosen_device
 from pymlp.evaluation import Evaluation, evaluate
 from pymlp.gaussian_process import (
     AtomicInputs,
@@ -79,9 +80,9 @@ def train(
         base: folder that the paths in the configuration are relative to.
 
     Raises:
-        ValueError: for data that do not fit the configuration, a folder that holds another run,
-            a run that cannot be resumed with this configuration, a fit that needs more memory
-            than there is.
+        ValueError: for data that do not fit the configuration, a device that cannot be computed
+            on, a folder that holds another run, a run that cannot be resumed with this
+            configuration, a fit that needs more memory than there is.
         ArithmeticError: if no jitter makes the covariance matrix positive definite.
     """
     directory, base = Path(directory), Path(base)
@@ -89,6 +90,7 @@ def train(
     section = config.gaussian_process
     if section.threads is not None:
         torch.set_num_threads(section.threads)
+    device = chosen_device(section.device, "gaussian_process.device")
     training, validation = read_training_data(config.data, base)
     identity = {
         "config": config.model_dump(mode="json", exclude={"data": {"train", "validation"}}),
@@ -97,7 +99,7 @@ def train(
     }
     claim(directory, config, identity, resume=resume)
     started = time.perf_counter()
-    training = training.to(device=section.device, dtype=torch.float64)
+    training = training.to(device=device, dtype=torch.float64)
     process, permutations = _process(config, training)
     log = directory / "log.txt"
 
@@ -147,8 +149,8 @@ def train(
         uncertainty=False,
     )
     if fit.method != "cholesky" and validation.forces is not None:
-        process.calibrate(validation[:50].to(device=section.device, dtype=torch.float64))
-    result = evaluate(potential, validation.to(device=section.device, dtype=torch.float64))
+        process.calibrate(validation[:50].to(device=device, dtype=torch.float64))
+    result = evaluate(potential, validation.to(device=device, dtype=torch.float64))
     metrics = result.summary() | {"training_seconds": round(seconds, 1)}
     potential.metadata["validation"] = metrics
     potential.save(directory)
@@ -162,7 +164,7 @@ def train(
 def _process(config: GaussianProcessRun, training: Batch) -> tuple[GaussianProcess, int]:
     """The process of a configuration, and how many permutations of like atoms it sums over."""
     section = config.gaussian_process
-    features = descriptor(config).to(section.device)
+    features = descriptor(config).to(training.positions.device)
     inputs: StructureInputs
     permutations = None
     if section.features == "atomic":

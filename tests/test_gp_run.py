@@ -134,5 +134,13 @@ def test_the_configuration_refuses_what_cannot_be(tmp_path: Path) -> None:
     text = config.read_text().replace("covariance: rbf", "covariance: linear")
     with pytest.raises(ValueError, match="rbf"):
         parse_config(text)
+    text = config.read_text().replace("device: cpu", "device: gpu")
+    with pytest.raises(ValueError, match=r"gaussian_process.device: device must be auto, cpu"):
+        parse_config(text)
+    if not torch.cuda.is_available():
+        checked = parse_config(config.read_text().replace("device: cpu", "device: cuda"))
+        with pytest.raises(ValueError, match=r"gaussian_process.device is cuda, but torch sees no"):
+            train(checked, tmp_path / "nothing", base=tmp_path)
+        assert not (tmp_path / "nothing").exists()
     with pytest.raises(ValueError, match="holds no run to resume"):
         train(load_config(config), tmp_path / "nothing", resume=True, base=tmp_path)

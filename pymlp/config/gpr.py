@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from pymlp.config.kinds import Kind, register_kind
-from pymlp.config.models import AniDescriptor, PositiveFloat, RunConfig, Section
+from pymlp.config.models import AniDescriptor, Device, PositiveFloat, RunConfig, Section
 
 __all__ = ["GaussianProcessRun", "GaussianProcessSection", "WeightedAniDescriptor"]
 
@@ -59,7 +59,9 @@ class GaussianProcessSection(Section):
         default="farthest", description="sparse: farthest points, cur or random"
     )
     seed: int = Field(default=0, ge=0, description="of all random choices")
-    device: str = Field(default="cpu", description="cpu, cuda or cuda:n")
+    device: Device = Field(
+        default="cpu", description="auto (CUDA where there is one), cpu, cuda or cuda:n"
+    )
     threads: int | None = Field(
         default=None, ge=1, description="CPU threads; null: torch's default"
     )

@@ -6,9 +6,10 @@ writes. Paths are relative to the folder of the configuration file.
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from pymlp import units
 
@@ -20,6 +21,7 @@ __all__ = [
     "DataSection",
     "DeepPotDescriptor",
     "DeepPotRun",
+    "Device",
     "KeySection",
     "LossSection",
     "NetworkRun",
@@ -30,6 +32,15 @@ __all__ = [
     "UnitSection",
 ]
 
+
+def _device_name(value: str) -> str:
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", value):
+        raise ValueError(f"device must be auto, cpu, cuda or cuda:n, got {value!r}")
+    return value
+
+
+#: Whether there is such a device is looked at where it is used, `pymlp.devices.chosen_device`.
+Device = Annotated[str, AfterValidator(_device_name)]
 PositiveFloat = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
 NonNegativeFloat = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
 Zeta = Annotated[float, Field(ge=1.0, allow_inf_nan=False)]
@@ -320,7 +331,7 @@ class TrainingSection(Section):
     precision: Literal["float32", "float64"] = Field(
         default="float32", description="of features and networks in training"
     )
-    device: str = Field(
+    device: Device = Field(
         default="auto", description="auto (CUDA where there is one), cpu, cuda or cuda:n"
     )
     threads: int | None = Field(
@@ -329,14 +340,6 @@ class TrainingSection(Section):
     cache_limit_gb: NonNegativeFloat = Field(
         default=2.0, description="features above this size (GB) are computed anew for each batch"
     )
-
-    @field_validator("device")
-    @classmethod
-    def _device(cls, value: str) -> str:
-        name, _, index = value.partition(":")
-        if name not in ("auto", "cpu", "cuda") or (index and not index.isdigit()):
-            raise ValueError(f"device must be auto, cpu, cuda or cuda:n, got {value!r}")
-        return value
 
 
 class RunConfig(Section):

@@ -33,7 +33,9 @@ from pymlp.gaussian_process import (
 from pymlp.gpr_potential import GaussianProcessPotential
 from pymlp.io import data_hash
 from pymlp.labelled_data import read_training_data, target_description
+from pymlp.model_files import DESCRIPTION
 from pymlp.permutations import find_permutations
+from pymlp.potential import load
 from pymlp.run_folder import claim, with_absolute_paths
 from pymlp.structures import Batch
 from pymlp.training.run import TrainingResult
@@ -98,6 +100,8 @@ def train(
         "validation_data": data_hash(validation),
     }
     claim(directory, config, identity, resume=resume)
+    if resume and (directory / DESCRIPTION).exists():
+        return _finished(directory, training)
     started = time.perf_counter()
     training = training.to(device=device, dtype=torch.float64)
     process, permutations = _process(config, training)
@@ -153,12 +157,28 @@ def train(
     result = evaluate(potential, validation.to(device=device, dtype=torch.float64))
     metrics = result.summary() | {"training_seconds": round(seconds, 1)}
     potential.metadata["validation"] = metrics
-    potential.save(directory)
     with atomic_writer(directory / "metrics.json") as file:
         json.dump({**metrics, "fit": asdict(fit)}, file, indent=1)
+    figures = _figures(config, result, directory)
+    potential.save(directory)  # last: a folder with a model holds a finished run
     checkpoint.unlink(missing_ok=True)
     notes = [*training.info.get("notes", []), *_notes(process, permutations)]
-    return TrainingResult(directory, metrics, _figures(config, result, directory), notes)
+    return TrainingResult(directory, metrics, figures, notes)
+
+
+def _finished(directory: Path, training: Batch) -> TrainingResult:
+    """What a run left that had come to its end."""
+    potential = load(directory)
+    if not isinstance(potential, GaussianProcessPotential):
+        raise ValueError(f"{directory} holds a model of another kind")
+    process = potential.process
+    notes = [
+        *training.info.get("notes", []),
+        *_notes(process, process.report.permutations),
+        "the run was finished before: nothing was fitted",
+    ]
+    figures = [path for path in (directory / "parity.png",) if path.exists()]
+    return TrainingResult(directory, potential.metadata["validation"], figures, notes)
 
 
 def _process(config: GaussianProcessRun, training: Batch) -> tuple[GaussianProcess, int]:

@@ -14,6 +14,7 @@ import pymlp
 from pymlp import units
 from pymlp.cli.application import app
 from pymlp.config import load_config, parse_config
+from pymlp.gaussian_process import GaussianProcess
 from pymlp.gpr_potential import GaussianProcessPotential
 from pymlp.gpr_training import train
 from tests.gp_oracle import molecules
@@ -122,6 +123,30 @@ def test_an_interrupted_run_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     torch.testing.assert_close(
         pymlp.load(model).compute(new).energy, pymlp.load(tmp_path / "fresh").compute(new).energy
     )
+
+
+def test_a_finished_run_is_left_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    claisen_layout(tmp_path / "data.npz", 20)
+    data, config = str(tmp_path / "data.npz"), tmp_path / "run.yaml"
+    run("init", "gpr", "--train", f"{data}@8:", "--validation", f"{data}@:8", "-o", str(config))
+    text = config.read_text().replace("likelihood_structures: 50", "likelihood_structures: 8")
+    checked, model = parse_config(text), tmp_path / "model"
+
+    def stop(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(GaussianProcessPotential, "save", stop)
+        with pytest.raises(KeyboardInterrupt):
+            train(checked, model, base=tmp_path)
+    assert not (model / "model.json").exists(), "figures and errors alone finish no run"
+    first = train(checked, model, resume=True, base=tmp_path)
+    before = {path.name: path.read_bytes() for path in model.iterdir()}
+    monkeypatch.setattr(GaussianProcess, "fit", stop)
+    again = train(checked, model, resume=True, base=tmp_path)
+    assert {path.name: path.read_bytes() for path in model.iterdir()} == before
+    assert (again.metrics, again.figures) == (first.metrics, first.figures)
+    assert again.notes == [*first.notes, "the run was finished before: nothing was fitted"]
 
 
 def test_the_configuration_refuses_what_cannot_be(tmp_path: Path) -> None:

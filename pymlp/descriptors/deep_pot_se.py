@@ -12,6 +12,7 @@ from torch import Tensor
 
 from pymlp import deep_pot_ops as ops
 from pymlp.descriptors.base import Descriptor
+from pymlp.descriptors.deep_pot_parameters import checked_normalize, checked_switch, checked_table
 from pymlp.descriptors.symmetry_parameters import choice
 from pymlp.embedding import EmbeddingNetworks, EmbeddingTable
 from pymlp.neighbors import NeighborList
@@ -85,11 +86,11 @@ class DeepPotSE(Descriptor):
     ) -> None:
         choice("switch", switch, tuple(ops.SWITCH_FUNCTIONS))
         choice("sharing", sharing, ("type_pair", "neighbor_only"))
-        self.switch_start = _check_switch(switch, switch_start, cutoff)
+        self.switch_start = checked_switch(switch, switch_start, cutoff)
         super().__init__(elements, math.inf if cutoff is None else float(cutoff))
         self.switch: SwitchName = switch
         self.sharing: Sharing = sharing
-        self.normalize = _check_normalize(normalize, switch)
+        self.normalize = checked_normalize(normalize, switch)
         self.use_radial_column = bool(use_radial_column)
         n_types = len(self.elements)
         n_kinds = n_types * n_types if sharing == "type_pair" else n_types
@@ -108,7 +109,7 @@ class DeepPotSE(Descriptor):
         mask = torch.ones(4, dtype=torch.float64)
         mask[0] = float(self.use_radial_column)
         self.register_buffer("column_mask", mask, persistent=False)
-        self.table_options = None if table is None else _check_table(table, use_radial_column)
+        self.table_options = None if table is None else checked_table(table, use_radial_column)
         self._table: EmbeddingTable | None = None
         self._table_casts: dict[tuple[torch.device, torch.dtype], Tensor] = {}
 
@@ -463,54 +464,3 @@ class DeepPotSE(Descriptor):
             "use_radial_column": self.use_radial_column,
             "table": self.table_options,
         }
-
-
-def _check_switch(switch: str, start: float | None, cutoff: float | None) -> float:
-    """Return R_cs (0 without a switch), refusing lengths that do not go with the switch."""
-    if switch == "none":
-        if cutoff is not None or start is not None:
-            raise ValueError(
-                "switch='none' sees every atom of an isolated structure: leave cutoff and "
-                f"switch_start out, got cutoff={cutoff}, switch_start={start}; or choose "
-                "switch='cosine' or 'quintic'"
-            )
-        return 0.0
-    if cutoff is None or start is None:
-        raise ValueError(
-            f"switch={switch!r} needs cutoff and switch_start (Å), got {cutoff} and {start}"
-        )
-    if not (math.isfinite(cutoff) and 0 <= start < cutoff):
-        raise ValueError(
-            f"switch_start must be in 0 ... cutoff (Å), got switch_start={start}, cutoff={cutoff}"
-        )
-    return float(start)
-
-
-def _check_normalize(normalize: Any, switch: str) -> Literal["neighbors"] | float | None:
-    if normalize is None:
-        return None
-    if normalize == "neighbors":
-        if switch != "none":
-            raise ValueError(
-                "normalize='neighbors' goes with switch='none' alone: the energy would jump where "
-                "an atom crosses the cutoff. Give a number, for instance the usual number of "
-                "neighbours"
-            )
-        return "neighbors"
-    if isinstance(normalize, (int, float)) and math.isfinite(normalize) and normalize > 0:
-        return float(normalize)
-    raise ValueError(
-        f"normalize must be None, 'neighbors' or a number above zero, got {normalize!r}"
-    )
-
-
-def _check_table(table: dict[str, float], use_radial_column: bool) -> dict[str, float]:
-    if not isinstance(table, dict) or set(table) != {"tolerance", "shortest"}:
-        raise ValueError(f"table must hold tolerance and shortest, got {table!r}")
-    if not use_radial_column:
-        raise ValueError("a table needs use_radial_column=True")
-    values = {name: float(value) for name, value in table.items()}
-    for name, value in values.items():
-        if not (math.isfinite(value) and value > 0):
-            raise ValueError(f"table: {name} must be above zero, got {value}")
-    return values

@@ -88,7 +88,7 @@ void angles() {
     for (int k = 0; k <= 8; ++k) {
       // theta_s = 0 and pi have a sine of exactly 0, as the callers make it
       const double shift = 3.14159265358979323846 * k / 8;
-const auto p = make_angle_parameters(zeta, std::cos(shift), k % 8 == 0 ? 0 : std::sin(shift));
+      const auto p = make_angle_parameters(zeta, std::cos(shift), k % 8 == 0 ? 0 : std::sin(shift));
       const auto f = [p](auto c) { return angle_factor(make_angle(c), p); };
       for (double c = -0.98; c < 0.985; c += 0.02) {
         value_and_slope("angle factor", f, c, 1);

@@ -42,6 +42,6 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     skipped = terminalreporter.stats.get("skipped", [])
     for marker, cure in (("gpu", "run them on a machine with a GPU"), ("slow", "add --slow")):
-        count = sum(marker in report.keywords for report in skipped)
+        count = sum(marker in getattr(report, "keywords", ()) for report in skipped)
         if count:
             terminalreporter.write_line(f"{count} tests marked {marker} were skipped: {cure}")

@@ -8,7 +8,6 @@ while conjugate gradients run ``checkpoint.safetensors``.
 from __future__ import annotations
 
 import json
-import math
 import sys
 import time
 from dataclasses import asdict
@@ -20,7 +19,6 @@ from pymlp import units
 from pymlp.atomic_files import atomic_writer
 from pymlp.config.gpr import GaussianProcessRun
 from pymlp.covariances import COVARIANCES
-from pymlp.descriptors import ANI, Descriptor
 from pymlp.devices import chosen_device
 from pymlp.evaluation import Evaluation, evaluate
 from pymlp.gaussian_process import (
@@ -38,32 +36,10 @@ from pymlp.permutations import find_permutations
 from pymlp.potential import load
 from pymlp.run_folder import claim, with_absolute_paths
 from pymlp.structures import Batch
+from pymlp.training.build import ani
 from pymlp.training.run import TrainingResult
 
-__all__ = ["descriptor", "train"]
-
-
-def descriptor(config: GaussianProcessRun) -> Descriptor:
-    """Build the descriptor of a configuration (angles there: degrees).
-
-    Raises:
-        ValueError: for parameters that the descriptor refuses.
-    """
-    section = config.descriptor
-    return ANI(
-        config.elements,
-        radial_eta=section.radial_eta,
-        radial_shifts=section.radial_shifts,
-        zeta=section.zeta,
-        theta_shifts=[math.radians(theta) for theta in section.theta_shifts],
-        angular_eta=section.angular_eta,
-        angular_shifts=section.angular_shifts,
-        radial_cutoff=section.radial_cutoff,
-        angular_cutoff=section.angular_cutoff,
-        channels=section.channels,
-        radial_prefactor=section.radial_prefactor,
-        cutoff_function=section.cutoff_function,
-    )
+__all__ = ["train"]
 
 
 def train(
@@ -184,7 +160,7 @@ def _finished(directory: Path, training: Batch) -> TrainingResult:
 def _process(config: GaussianProcessRun, training: Batch) -> tuple[GaussianProcess, int]:
     """The process of a configuration, and how many permutations of like atoms it sums over."""
     section = config.gaussian_process
-    features = descriptor(config).to(training.positions.device)
+    features = ani(config).to(training.positions.device)
     inputs: StructureInputs
     permutations = None
     if section.features == "atomic":

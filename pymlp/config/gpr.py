@@ -102,6 +102,6 @@ register_kind(
         config=GaussianProcessRun,
         defaults=_defaults,
         trainer="pymlp.gpr_training:train",
-        descriptor="pymlp.gpr_training:descriptor",
+        descriptor="pymlp.training.build:ani",
     )
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from pymlp.config import AniRun, BehlerParrinelloRun, DeepPotRun
+from pymlp.config.gpr import GaussianProcessRun, WeightedAniDescriptor
 from pymlp.descriptors import ANI, BehlerParrinello, DeepPotSE
 
 __all__ = ["ani", "behler_parrinello", "deep_pot_se"]
@@ -29,13 +30,14 @@ def behler_parrinello(config: BehlerParrinelloRun) -> BehlerParrinello:
     )
 
 
-def ani(config: AniRun) -> ANI:
+def ani(config: AniRun | GaussianProcessRun) -> ANI:
     """Build the ANI descriptor of a configuration (angles there: degrees).
 
     Raises:
         ValueError: for parameters that the descriptor refuses.
     """
     section = config.descriptor
+    prefactor = section.radial_prefactor if isinstance(section, WeightedAniDescriptor) else 1.0
     return ANI(
         config.elements,
         radial_eta=section.radial_eta,
@@ -47,6 +49,7 @@ def ani(config: AniRun) -> ANI:
         radial_cutoff=section.radial_cutoff,
         angular_cutoff=section.angular_cutoff,
         channels=section.channels,
+        radial_prefactor=prefactor,
         cutoff_function=section.cutoff_function,
     )
 

@@ -46,6 +46,7 @@ _NAMES = {
     "Prediction": "potential",
     "Calculator": "calculator",
     "load": "potential",
+    "train": "runs",
     "read": "io",
     "write": "io",
 }
@@ -79,6 +80,7 @@ __all__ = [
     "potential",
     "read",
     "structures",
+    "train",
     "training",
     "units",
     "write",
@@ -110,6 +112,7 @@ if TYPE_CHECKING:
     from pymlp.neighbors import NeighborList, displacements, neighbor_list
     from pymlp.networks import ElementNetworks
     from pymlp.potential import Potential, Prediction, load
+    from pymlp.runs import train
     from pymlp.structures import Batch, Structure
 
 # A library that does not load must not keep `pymlp doctor` from saying why: the ImportError

@@ -7,7 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from pymlp.config import KINDS, ConfigError, load_config, parse_config, register_kind, render
+from pymlp.config import (
+    KINDS,
+    BehlerParrinelloRun,
+    ConfigError,
+    configure,
+    load_config,
+    parse_config,
+    register_kind,
+    render,
+)
 from pymlp.config.kinds import kind_named
 from pymlp.config.start import starting_configuration
 from tests.toy_data import small_run, write_extxyz, write_npz
@@ -224,3 +233,53 @@ def test_the_configurations_of_the_accuracy_table_are_the_defaults(kind: str) ->
 def test_a_kind_can_be_registered_once() -> None:
     with pytest.raises(ValueError, match="already registered"):
         register_kind(KINDS["bp-fnn"])
+
+
+# -------------------------------------------------------------------------------- from Python
+def test_configure_is_init_with_changes(tmp_path: Path) -> None:
+    path = small_run(tmp_path)
+    data = tmp_path / "data.npz"
+    changes = {
+        "network": {"hidden": [8]},
+        "training": {"epochs": 6, "batch_size": 8, "checkpoint_every": 2},
+    }
+    config = configure("bp-fnn", f"{data}@16:", f"{data}@:16", **changes)
+    assert config == load_config(path)
+    # A section in a section is changed, not replaced.
+    other = configure(
+        "bp-fnn", data, data, training={"schedule": {"final": 0.5}}, descriptor={"radial": [(1, 2)]}
+    )
+    assert isinstance(other, BehlerParrinelloRun)
+    assert (other.training.schedule.final, other.training.schedule.kind) == (0.5, "cosine")
+    assert other.training.threads == 1, "a default of the kind"
+    assert other.descriptor.radial == [(1.0, 2.0)]
+    assert len(other.descriptor.angular) == 18
+
+
+def test_configure_without_forces_and_with_units(tmp_path: Path) -> None:
+    data = write_npz(tmp_path / "a.npz", 8)
+    no_forces = {"gradient": None, "baseline_gradient": None}
+    for kind in ("bp-fnn", "gpr"):
+        config = configure(kind, data, data, data={"keys": no_forces})
+        assert config.data.keys.energy == "energy"
+        assert config.data.target == "delta"
+        assert getattr(config, "trains_on_forces", False) is False
+    written = write_extxyz(tmp_path / "a.extxyz", 6)
+    config = configure(
+        "bp-fnn", written, written, data={"units": {"energy": "eV", "force": "eV/Å"}}
+    )
+    assert (config.data.keys.energy, config.data.keys.forces) == ("ref_energy", "ref_forces")
+    with pytest.raises(ValueError, match="does not say in which units"):
+        configure("bp-fnn", written, written)
+
+
+def test_configure_refuses_what_a_file_could_not_say(tmp_path: Path) -> None:
+    data = write_npz(tmp_path / "a.npz", 8)
+    with pytest.raises(ValueError, match="did you mean `bp-fnn`"):
+        configure("bp-fn", data, data)
+    with pytest.raises(ValueError, match="epoch"):
+        configure("bp-fnn", data, data, training={"epoch": 3})
+    with pytest.raises(ValueError, match="trainings"):
+        configure("bp-fnn", data, data, trainings={"epochs": 3})
+    with pytest.raises(FileNotFoundError):
+        configure("bp-fnn", tmp_path / "none.npz", data)

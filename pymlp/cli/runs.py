@@ -94,14 +94,11 @@ def train(
     ] = False,
 ) -> None:
     """Train a potential; the folder of the run then holds model, log, figures and errors."""
-    from pymlp.config import kind_named, load_config
+    from pymlp.runs import train as run
 
-    checked = load_config(config)
     directory = output if output is not None else Path("runs") / config.stem
     try:
-        result = kind_named(checked.kind).train_function()(
-            checked, directory, resume=resume, base=config.parent
-        )
+        result = run(config, directory, resume=resume)
     except KeyboardInterrupt:
         again = f"pymlp train {config} -o {directory} --resume"
         typer.echo(f"interrupted; go on with: {again}", err=True)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from pymlp.config.files import ConfigError, load_config, parse_config
 from pymlp.config.gpr import GaussianProcessRun, GaussianProcessSection
 from pymlp.config.kinds import KINDS, Kind, kind_named, register_kind
@@ -45,9 +48,20 @@ __all__ = [
     "ScheduleSection",
     "TrainingSection",
     "UnitSection",
+    "configure",
     "kind_named",
     "load_config",
     "parse_config",
     "register_kind",
     "render",
 ]
+
+if TYPE_CHECKING:
+    from pymlp.config.start import configure
+
+
+def __getattr__(name: str) -> Any:
+    # It reads data files: a configuration alone is checked without the imports for that.
+    if name == "configure":
+        return importlib.import_module("pymlp.config.start").configure
+    raise AttributeError(f"module 'pymlp.config' has no attribute {name!r}")

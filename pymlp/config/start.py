@@ -1,19 +1,21 @@
-"""The first run.yaml for a data set: what `pymlp init` writes."""
+"""The first configuration for a data set: what `pymlp init` writes, and the same from Python."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-from pymlp.config.kinds import Kind
+from pymlp.config.kinds import Kind, kind_named
+from pymlp.config.models import RunConfig
 from pymlp.config.template import render
 from pymlp.io import FileSummary, inspect_file, iread
 from pymlp.io.labels import notes as describe
 from pymlp.labelled_data import split_selection
 
-__all__ = ["starting_configuration"]
+__all__ = ["configure", "starting_configuration"]
 
 _KEY_FIELDS = (
     "energy",
@@ -24,6 +26,44 @@ _KEY_FIELDS = (
     "baseline_gradient",
 )
 _OPTIONS = {"energy": "--energy-key", "forces": "--forces-key", "gradient": "--gradient-key"}
+
+
+def configure(
+    kind: str,
+    train: str | Path,
+    validation: str | Path,
+    *,
+    target: Literal["total", "delta"] | None = None,
+    **changes: Mapping[str, Any],
+) -> RunConfig:
+    """Return the configuration that ``pymlp init`` would write, with some values changed.
+
+    >>> from pymlp.data import claisen_path
+    >>> data = claisen_path()
+    >>> config = configure("bp-fnn", f"{data}@200:", f"{data}@:200", training={"epochs": 50})
+    >>> config.elements, config.training.epochs, config.data.units.energy
+    (['H', 'C', 'O'], 50, 'Hartree')
+
+    Args:
+        kind: of the potential, one of :data:`pymlp.config.KINDS`.
+        train: training file, or a part of it (``file@start:stop``).
+        validation: validation file or part.
+        target: ``"total"`` or ``"delta"``; ``None`` takes ``"delta"`` where there is a baseline.
+        changes: sections of the configuration by name, each with the values that differ; a section
+            in a section is changed likewise, anything else is replaced.
+
+    Raises:
+        FileNotFoundError: for a missing file.
+        ValueError: for an unknown kind, key or value, data that cannot be read, and labels or
+            units that the file's layout does not fix and ``data={"keys": ..., "units": ...}``
+            does not name.
+    """
+    chosen = kind_named(kind)
+    data = changes.get("data", {})
+    names = {f"{unit}_unit": name for unit, name in data.get("units", {}).items()}
+    given = {name: value for name, value in data.get("keys", {}).items() if value} | names
+    values, _, _ = _values(chosen, str(train), str(validation), Path("."), given, target, changes)
+    return chosen.config.model_validate(_changed(values, changes))
 
 
 def starting_configuration(
@@ -50,6 +90,40 @@ def starting_configuration(
             not given; the message lists what the file holds; for another target, or a
             difference without a baseline.
     """
+    values, notes, first = _values(kind, train, validation, output.parent, given, target, {})
+    config = kind.config.model_validate(values)
+    why = ["Found in the data:", *(f"  {note}" for note in notes)]
+    if config.data.target == "delta":
+        why.append(
+            "The file holds a lower level of theory, so the potential learns the difference "
+            "(Δ-learning). Its errors are also those of the total."
+        )
+    elif config.data.keys.baseline_energy is not None:
+        why.append("The lower level of theory in the file is not used: target total was asked for.")
+    loss_note = {}
+    if config.data.keys.forces is None and config.data.keys.gradient is None:
+        where = "training.loss" if "training" in kind.config.model_fields else "data.keys"
+        loss_note = {where: ["The data hold no forces: trained on energies alone."]}
+    head = [
+        f"pymlp run configuration: {kind.summary}.",
+        f"Train with:  pymlp train {output.name} -o runs/{kind.name}",
+        "Angles are in degrees, lengths in Å and energies in eV unless a comment says otherwise.",
+        "Paths are relative to the folder of this file; file@start:stop is a part of a file.",
+    ]
+    text = render(config, {"": head, "data.target": why, **loss_note})
+    return text, [f"{first.path}: {first.layout}", *notes, f"elements: {' '.join(config.elements)}"]
+
+
+def _values(
+    kind: Kind,
+    train: str,
+    validation: str,
+    folder: Path,
+    given: Mapping[str, str | None],
+    target: Literal["total", "delta"] | None,
+    changes: Mapping[str, Mapping[str, Any]],
+) -> tuple[dict[str, Any], list[str], FileSummary]:
+    """Return a configuration's values, notes on the labels, and the summary of the first file."""
     if target not in (None, "total", "delta"):
         raise ValueError(f"target must be total or delta, got {target!r}")
     summaries = []
@@ -66,49 +140,37 @@ def starting_configuration(
             f"target delta needs the energies of a lower level of theory, and {first.path} has "
             "none that its layout names; name them with --baseline-energy-key"
         )
-    chosen = target or ("delta" if keys["baseline_energy"] is not None else "total")
     sections = kind.defaults()
-    loss_note = {}
-    if keys["forces"] is None and keys["gradient"] is None:
-        alone = "The data hold no forces: trained on energies alone."
-        if "training" in kind.config.model_fields:
-            training = sections.setdefault("training", {})
-            training["loss"] = {"force_start": 0.0, "force_end": 0.0}
-            loss_note = {"training.loss": [alone]}
-        else:
-            loss_note = {"data.keys": [alone]}
+    keys |= changes.get("data", {}).get("keys", {})
+    no_forces = keys["forces"] is None and keys["gradient"] is None
+    if no_forces and "training" in kind.config.model_fields:
+        training = sections.setdefault("training", {})
+        training["loss"] = {"force_start": 0.0, "force_end": 0.0}
     from ase.data import atomic_numbers
 
-    config = kind.config.model_validate(
-        {
-            "kind": kind.name,
-            "elements": sorted(elements, key=lambda symbol: atomic_numbers[symbol]),
-            "data": {
-                "train": _relative(train, output),
-                "validation": _relative(validation, output),
-                "target": chosen,
-                "keys": keys,
-                "units": units,
-            },
-            **sections,
-        }
-    )
-    why = ["Found in the data:", *(f"  {note}" for note in notes)]
-    if chosen == "delta":
-        why.append(
-            "The file holds a lower level of theory, so the potential learns the difference "
-            "(Δ-learning). Its errors are also those of the total."
-        )
-    elif keys["baseline_energy"] is not None:
-        why.append("The lower level of theory in the file is not used: target total was asked for.")
-    head = [
-        f"pymlp run configuration: {kind.summary}.",
-        f"Train with:  pymlp train {output.name} -o runs/{kind.name}",
-        "Angles are in degrees, lengths in Å and energies in eV unless a comment says otherwise.",
-        "Paths are relative to the folder of this file; file@start:stop is a part of a file.",
-    ]
-    text = render(config, {"": head, "data.target": why, **loss_note})
-    return text, [f"{first.path}: {first.layout}", *notes, f"elements: {' '.join(config.elements)}"]
+    values: dict[str, Any] = {
+        "kind": kind.name,
+        "elements": sorted(elements, key=lambda symbol: atomic_numbers[symbol]),
+        "data": {
+            "train": _relative(train, folder),
+            "validation": _relative(validation, folder),
+            "target": target or ("delta" if keys["baseline_energy"] is not None else "total"),
+            "keys": keys,
+            "units": units,
+        },
+        **sections,
+    }
+    return values, notes, first
+
+
+def _changed(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return nested values with some of them replaced."""
+    result = dict(values)
+    for name, change in changes.items():
+        old = result.get(name)
+        both = isinstance(change, Mapping) and (old is None or isinstance(old, Mapping))
+        result[name] = _changed(old or {}, change) if both else change
+    return result
 
 
 def _all_elements(summary: FileSummary) -> tuple[str, ...]:
@@ -121,17 +183,17 @@ def _all_elements(summary: FileSummary) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _relative(name: str, output: Path) -> str:
+def _relative(name: str, folder: Path) -> str:
     file, _, _ = split_selection(name)
     part = name[len(file) :]
     if Path(file).is_absolute():
         return name
-    return os.path.relpath(file, output.parent) + part
+    return os.path.relpath(file, folder) + part
 
 
 def _labels(
     summary: FileSummary,
-    given: dict[str, str | None],
+    given: Mapping[str, str | None],
     target: Literal["total", "delta"] | None,
 ) -> tuple[dict[str, str | None], dict[str, str], list[str]]:
     """Return keys, units and notes: those given, else those of the layout, else the only ones."""

@@ -1,0 +1,47 @@
+"""Training of any kind of potential: what ``pymlp train`` calls."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pymlp.config import RunConfig, kind_named, load_config
+
+if TYPE_CHECKING:
+    from pymlp.training import TrainingResult
+
+__all__ = ["train"]
+
+
+def train(
+    config: RunConfig | str | Path,
+    directory: str | Path,
+    *,
+    resume: bool = False,
+    base: str | Path | None = None,
+) -> TrainingResult:
+    """Train what a configuration describes: networks or a Gaussian process.
+
+    Args:
+        config: from :func:`pymlp.config.configure` or :func:`pymlp.config.load_config`, or the
+            run.yaml itself.
+        directory: folder of the run; made if missing. It then holds model, log, errors, figures.
+        resume: go on with an interrupted run in ``directory``, exactly. A finished run is left as
+            it is.
+        base: folder that paths in the configuration are relative to; ``None``: that of the
+            run.yaml, or the working directory.
+
+    Raises:
+        ConfigError: for a run.yaml that cannot be used.
+        ValueError: for data that do not fit the configuration, or a folder that holds another run.
+        ImportError: without the ``train`` extra.
+        FloatingPointError: if the training diverges.
+    """
+    if not isinstance(config, RunConfig):
+        path = Path(config)
+        config, base = load_config(path), path.parent if base is None else base
+    function = kind_named(config.kind).train_function()
+    result: TrainingResult = function(
+        config, Path(directory), resume=resume, base=Path("." if base is None else base)
+    )
+    return result

@@ -96,10 +96,15 @@ class FreshBuildPy(build_py):
     """Collects the Python files in an empty folder, so that no deleted file gets into a wheel."""
 
     def run(self) -> None:
-        """Empty the folder of an earlier build, then copy."""
+        """Empty the folder of an earlier build, then copy, the lesson scripts too."""
         if not self.editable_mode:
             shutil.rmtree(self.build_lib, ignore_errors=True)
         super().run()
+        if not self.editable_mode:  # a checkout has them in lessons/
+            target = Path(self.build_lib) / "pymlp" / "lesson_scripts"
+            target.mkdir(parents=True, exist_ok=True)
+            for script in sorted((ROOT / "lessons").glob("*.py")):
+                shutil.copyfile(script, target / script.name)
 
 
 setup(

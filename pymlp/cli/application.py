@@ -97,12 +97,13 @@ def _options(
 import pymlp.cli.compression as _compression  # noqa: E402
 import pymlp.cli.data as _data  # noqa: E402
 import pymlp.cli.features as _features  # noqa: E402
+import pymlp.cli.lessons as _lessons  # noqa: E402
 import pymlp.cli.models as _models  # noqa: E402
 import pymlp.cli.runs as _runs  # noqa: E402
 import pymlp.cli.system as _system  # noqa: E402
 
 app.add_typer(_data.app, name="data", help="Check data files, compute labels.")
-for _module in (_runs, _models, _compression, _features, _system):
+for _module in (_runs, _models, _compression, _features, _lessons, _system):
     _module.register(app)
 
 

@@ -1,0 +1,125 @@
+"""The lessons: their scripts in short mode, and what finds, reads and runs them."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from pymlp.lessons import Lesson, begin, find, parse, run, scripts
+from pymlp.lessons.session import under_runner
+
+SCRIPTS = scripts()
+
+# Numbers that a short run must print: name -> (lowest, highest). A short run proves that the
+# lesson works, not that the method does; the ranges are what a working one cannot leave.
+EXPECTED: dict[str, dict[str, tuple[float, float]]] = {
+    "1": {"training points with V < 10": (696, 696)},
+}
+#: Figures and 3-D views of a lesson, at least.
+PICTURES: dict[str, set[str]] = {"1": {"reference.png"}}
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.path.stem)
+def test_lesson_in_short_mode(script, tmp_path: Path) -> None:
+    lesson = run(script, tmp_path, short=True)
+    assert lesson.short
+    for name, (low, high) in EXPECTED[script.name].items():
+        assert low <= lesson.numbers[name]["value"] <= high, (name, lesson.numbers[name])
+    report = json.loads((tmp_path / "numbers.json").read_text())
+    assert report["numbers"] == lesson.numbers
+    assert report["seconds"] > 0
+    assert PICTURES[script.name] <= {*report["figures"], *report["views"]}
+    for picture in lesson.figures:
+        assert picture.stat().st_size > 5000, f"{picture.name} shows nothing"
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.path.stem)
+def test_lesson_reads_as_one(script) -> None:
+    cells = parse(script.path.read_text())
+    text = "\n".join(cell.source for cell in cells if cell.text)
+    assert cells[0].text
+    assert cells[0].source.startswith("# ")
+    assert "\n## " in text
+    if script.name.isdigit():
+        assert script.title.startswith(f"Lesson {script.name}: ")
+        assert "\n## Exercises" in text
+    assert cells[-1].source == "lesson.end()"
+
+
+def test_cells_of_a_script() -> None:
+    cells = parse(
+        "# ---\n# header\n# ---\n\n# %% [markdown]\n# # Title\n#\n# text\n\n# %%\n\nx = 1\n"
+    )
+    assert [(cell.source, cell.text, cell.line) for cell in cells] == [
+        ("# Title\n\ntext", True, 6),
+        ("x = 1", False, 12),
+    ]
+
+
+def test_errors_have_the_lines_of_the_script(tmp_path: Path) -> None:
+    path = tmp_path / "broken.py"
+    path.write_text("# %% [markdown]\n# # Broken\n\n# %%\nx = 1\n\n# %%\nx / 0\n")
+    with pytest.raises(ZeroDivisionError) as caught:
+        run(path, tmp_path)
+    assert caught.traceback[-1].path == path
+    assert caught.traceback[-1].lineno + 1 == 8
+
+
+def test_numbers_and_tables_are_printed_and_kept(tmp_path: Path, capsys) -> None:
+    lesson = Lesson(output=tmp_path)
+    assert lesson.number("energy RMSE", 0.12345, "kcal/mol") == 0.12345
+    lesson.table("sizes", [{"points": 100, "kind": "a"}, {"points": 20, "kind": "b"}])
+    assert capsys.readouterr().out.splitlines() == [
+        "energy RMSE: 0.1235 kcal/mol",
+        "points  kind",
+        "100     a   ",
+        "20      b   ",
+    ]
+    lesson.end()
+    report = json.loads((tmp_path / "numbers.json").read_text())
+    assert report["numbers"] == {"energy RMSE": {"value": 0.12345, "unit": "kcal/mol"}}
+    assert report["tables"]["sizes"][1] == {"points": 20.0, "kind": "b"}
+
+
+def test_what_a_lesson_refuses(tmp_path: Path) -> None:
+    lesson = Lesson(output=tmp_path)
+    lesson.number("once", 1)
+    with pytest.raises(ValueError, match="'once' again"):
+        lesson.number("once", 1)
+    with pytest.raises(ValueError, match="must be finite, got nan"):
+        lesson.number("error", math.nan)
+    with pytest.raises(ValueError, match="the same columns"):
+        lesson.table("rows", [{"a": 1}, {"b": 1}])
+    with pytest.raises(ValueError, match="letters, digits"):
+        lesson.view("<p>", "../elsewhere")
+    with pytest.raises(ValueError, match="lesson must be one of 1"):
+        find("99")
+
+
+def test_begin_follows_the_runner_and_else_the_environment(tmp_path: Path, monkeypatch) -> None:
+    with under_runner(Lesson(output=tmp_path)) as lesson:
+        assert begin() is lesson
+    monkeypatch.setenv("PYMLP_LESSON_SHORT", "1")
+    monkeypatch.setenv("PYMLP_LESSON_OUTPUT", str(tmp_path / "own"))
+    own = begin()
+    assert own.short
+    assert own.choose(1000, 5) == 5
+    assert own.output == tmp_path / "own"
+
+
+def test_command_line(tmp_path: Path) -> None:
+    from pymlp.cli import app
+
+    listed = CliRunner().invoke(app, ["lesson", "--list"])
+    assert listed.exit_code == 0
+    assert listed.output.splitlines()[0].split(maxsplit=1)[0] == "1"
+    assert len(listed.output.splitlines()) == len(SCRIPTS)
+    where = CliRunner().invoke(app, ["lesson", "1", "--path"])
+    assert Path(where.output.strip()) == find("1").path
+    wrong = CliRunner().invoke(app, ["lesson", "nought"])
+    assert wrong.exit_code == 2
+    assert "lesson must be one of" in wrong.output

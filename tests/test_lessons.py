@@ -18,9 +18,21 @@ SCRIPTS = scripts()
 # lesson works, not that the method does; the ranges are what a working one cannot leave.
 EXPECTED: dict[str, dict[str, tuple[float, float]]] = {
     "1": {"training points with V < 10": (696, 696)},
+    "3": {
+        "structures": (73, 73),
+        "cis above trans": (4.9, 5.0),
+        "Behler-Parrinello features per atom": (48, 48),
+        "ANI features per atom": (128, 128),
+        "largest difference by hand - pymlp": (0, 1e-12),
+        "largest net derivative (translation)": (0, 1e-12),
+        "largest net torque (rotation)": (0, 1e-12),
+    },
 }
 #: Figures and 3-D views of a lesson, at least.
-PICTURES: dict[str, set[str]] = {"1": {"reference.png"}}
+PICTURES: dict[str, set[str]] = {
+    "1": {"reference.png"},
+    "3": {"cutoff.png", "radial.png", "angular.png", "along-torsion.png", "derivative.png"},
+}
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.path.stem)

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from pymlp.atomic_files import atomic_path
 
-__all__ = ["check_figure_name", "energy_profile", "loss_curve", "parity"]
+__all__ = ["check_figure_name", "energy_profile", "loss_curve", "parity", "surface_maps"]
 
 _BLUE, _ORANGE, _GREY = "#2166ac", "#d6604d", "#777777"
 
@@ -224,3 +224,87 @@ def energy_profile(
     axis.set(xlabel=label, ylabel="energy (kcal/mol), mean per bin")
     axis.legend(frameon=False)
     return _save(figure, path)
+
+
+def surface_maps(
+    x: Array,
+    y: Array,
+    panels: Sequence[tuple[str, Array, Literal["value", "difference", "positive"]]],
+    path: str | Path,
+    *,
+    unit: str = "",
+    limits: tuple[float, float] | None = None,
+    points: Array | None = None,
+    columns: int = 3,
+) -> Path:
+    """Draw functions of two variables side by side as filled contours.
+
+    Values share one colour scale, differences one that is white at zero; what is only positive
+    (variances, errors) has its own. The last two end where 99 % of the picture does, and an arrow
+    on the colour bar says that there is more. Places without a value (nan) stay grey.
+
+    Args:
+        x: [n_x], the first coordinate.
+        y: [n_y], the second.
+        panels: title, image [n_y, n_x] and kind of each.
+        path: file to write.
+        unit: of all panels, for the colour bars.
+        limits: of the values' colour scale; beyond it the last colour is drawn.
+        points: [n, 2] to mark as dots in the first panel.
+        columns: panels in a row.
+
+    Raises:
+        ValueError: no panels, an image of the wrong shape or without any value.
+    """
+    from matplotlib.ticker import MaxNLocator, ScalarFormatter
+
+    x, y = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
+    images = [(title, np.ma.masked_invalid(image), kind) for title, image, kind in panels]
+    if not images:
+        raise ValueError("panels must hold at least one image")
+    for title, image, _ in images:
+        if image.shape != (len(y), len(x)) or image.count() == 0:
+            raise ValueError(
+                f"image of {title!r} must have shape {(len(y), len(x))} and values in it, "
+                f"got {image.shape}"
+            )
+    width = min(columns, len(images))
+    rows = -(-len(images) // width)
+    figure, axes = _figure(nrows=rows, ncols=width, size=(3.9 * width, 3.0 * rows), squeeze=False)
+    values = [image for _, image, kind in images if kind == "value"]
+    if limits is None and values:
+        limits = min(float(v.min()) for v in values), max(float(v.max()) for v in values)
+    differences = [image for _, image, kind in images if kind == "difference"]
+    largest = max((_high(abs(d)) for d in differences), default=1.0)
+    for axis, (title, image, kind) in zip(axes.flat, images, strict=False):
+        low, high = {
+            "value": limits or (0.0, 1.0),
+            "difference": (-largest, largest),
+            "positive": (0.0, _high(image)),
+        }[kind]
+        colors = {"value": "viridis", "difference": "RdBu_r", "positive": "magma_r"}[kind]
+        levels = np.linspace(low, high, 25)
+        axis.set_facecolor("#dddddd")
+        beyond = (image.min() < low, image.max() > high)
+        extend = {(0, 0): "neither", (1, 0): "min", (0, 1): "max", (1, 1): "both"}[beyond]
+        drawn = axis.contourf(x, y, image, levels=levels, cmap=colors, extend=extend)
+        if kind == "value":
+            axis.contour(
+                x, y, image, levels=levels[::2], colors="white", linewidths=0.4, linestyles="solid"
+            )
+        ticks = [t for t in MaxNLocator(5).tick_values(low, high) if low <= t <= high]
+        bar = figure.colorbar(
+            drawn, ax=axis, label=unit, shrink=0.8, aspect=18, ticks=ticks, format=ScalarFormatter()
+        )
+        bar.formatter.set_powerlimits((-2, 3))
+        axis.set(title=title, xlabel="x", ylabel="y", aspect="equal")
+    if points is not None:
+        axes.flat[0].plot(*np.asarray(points, dtype=float).T, ".", color="black", ms=1.5)
+    for axis in list(axes.flat)[len(images) :]:
+        axis.set_visible(False)
+    return _save(figure, path)
+
+
+def _high(image: Any) -> float:
+    """What 99 % of a picture without negative values lie below; 1 if it is zero."""
+    return float(np.percentile(image.compressed(), 99)) or 1.0

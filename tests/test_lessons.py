@@ -17,7 +17,25 @@ SCRIPTS = scripts()
 # Numbers that a short run must print: name -> (lowest, highest). A short run proves that the
 # lesson works, not that the method does; the ranges are what a working one cannot leave.
 EXPECTED: dict[str, dict[str, tuple[float, float]]] = {
-    "1": {"training points with V < 10": (696, 696)},
+    "1": {
+        "training points with V < 10": (696, 696),
+        "parameters": (81, 81),
+        "Adam, energies: energy RMSE": (1, 7),
+        "trained properly: energy RMSE": (0.3, 4),
+        "trained properly: gradient RMSE between": (1, 15),
+        "error of the barrier 1-3, trained properly": (-12, 12),
+    },
+    "2": {
+        "training points with V < 10": (178, 178),
+        "length scale l": (0.25, 0.4),
+        "log likelihood": (-250, -100),
+        "energies observed: energy RMSE": (0, 1e-3),
+        "energies observed: energy RMSE between": (0.01, 0.5),
+        "100 energies: errors within 1.96 σ": (50, 100),  # noqa: RUF001
+        "gradients observed: energy RMSE between": (0, 0.02),
+        "gradients observed: gradient RMSE between": (0, 0.2),
+        "Matérn, energies: energy RMSE between": (0.01, 0.5),
+    },
     "3": {
         "structures": (73, 73),
         "cis above trans": (4.9, 5.0),
@@ -30,7 +48,15 @@ EXPECTED: dict[str, dict[str, tuple[float, float]]] = {
 }
 #: Figures and 3-D views of a lesson, at least.
 PICTURES: dict[str, set[str]] = {
-    "1": {"reference.png"},
+    "1": {"reference.png", "loss.png", "energies_adam.png", "trained_properly.png"},
+    "2": {
+        "likelihood.png",
+        "energies.png",
+        "few_energies.png",
+        "few_gradients_predicted.png",
+        "few_gradients_observed.png",
+        "learning_curves.png",
+    },
     "3": {"cutoff.png", "radial.png", "angular.png", "along-torsion.png", "derivative.png"},
 }
 

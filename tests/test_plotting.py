@@ -103,3 +103,26 @@ def test_unknown_formats_are_refused(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match=r"must end in \.png, \.pdf or \.svg, got .*'"):
             plotting.energy_profile([0.0, 1.0], {"a": [0.0, 1.0]}, tmp_path / name)
     assert not list(tmp_path.iterdir())
+
+
+def test_surface_maps(tmp_path: Path) -> None:
+    x, y = np.linspace(-1, 1, 12), np.linspace(0, 1, 9)
+    image = x[None] ** 2 - y[:, None]
+    holed = np.where(image > 0.5, np.nan, image)
+    zero = np.zeros_like(image)
+    path = plotting.surface_maps(
+        x,
+        y,
+        [("a", holed, "value"), ("b", image, "difference"), ("c", zero, "positive")],
+        tmp_path / "maps.png",
+        unit="eV",
+        points=np.zeros((3, 2)),
+        columns=2,
+    )
+    width, height = _size(path)
+    assert width > 1000
+    assert height > 800  # two rows
+    with pytest.raises(ValueError, match=r"image of 'a' must have shape \(9, 12\)"):
+        plotting.surface_maps(x, y, [("a", image.T, "value")], tmp_path / "a.png")
+    with pytest.raises(ValueError, match="at least one image"):
+        plotting.surface_maps(x, y, [], tmp_path / "a.png")

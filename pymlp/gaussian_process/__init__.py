@@ -3,7 +3,7 @@
 From structures to predictions: `inputs` (features and Jacobians), `training_set` (deflation,
 mean, transform), `points`, `assembly` (covariance blocks) or `prediction` (the matrix-free
 product), `solvers` (Cholesky, conjugate gradients, inducing points), and at the top
-`regression.GaussianProcess`.
+`regression.GaussianProcess`. `vectors.VectorProcess` is the same for functions of plain points.
 """
 
 from pymlp.gaussian_process.fit_report import FitReport, GaussianProcessPrediction
@@ -16,6 +16,7 @@ from pymlp.gaussian_process.inputs import (
 from pymlp.gaussian_process.likelihood import Hyperparameters, log_marginal_likelihood
 from pymlp.gaussian_process.regression import GaussianProcess
 from pymlp.gaussian_process.solvers import SolverOptions
+from pymlp.gaussian_process.vectors import VectorPrediction, VectorProcess
 
 __all__ = [
     "AtomicInputs",
@@ -27,5 +28,7 @@ __all__ = [
     "InverseDistances",
     "SolverOptions",
     "StructureInputs",
+    "VectorPrediction",
+    "VectorProcess",
     "log_marginal_likelihood",
 ]

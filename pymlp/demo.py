@@ -85,7 +85,10 @@ def run(
     metrics = evaluation.summary()
     figures = [
         *result.figures,
-        _draw_parity(directory, evaluation),
+        evaluation.draw(
+            directory / "parity_test.png",
+            f"Claisen rearrangement, GFN2-xTB, {len(test)} test structures",
+        ),
         _draw_profile(directory, test, evaluation),
     ]
     error_table(result.metrics, "validation")
@@ -98,21 +101,6 @@ def run(
     for figure in figures:
         print(f"figure: {figure}")
     return metrics
-
-
-def _draw_parity(directory: Path, evaluation: Evaluation) -> Path:
-    from pymlp import units
-    from pymlp.plotting import parity
-
-    kcal = units.EV_TO_KCAL_MOL
-    assert evaluation.forces is not None
-    assert evaluation.predicted_forces is not None
-    return parity(
-        (evaluation.energies * kcal, evaluation.predicted_energies * kcal),
-        (evaluation.forces * kcal, evaluation.predicted_forces * kcal),
-        directory / "parity_test.png",
-        title=f"Claisen rearrangement, GFN2-xTB, {len(evaluation.energies)} test structures",
-    )
 
 
 def _draw_profile(directory: Path, test: Batch, evaluation: Evaluation) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -49,6 +50,22 @@ class Evaluation:
         if self.forces is not None and self.predicted_forces is not None:
             result |= _errors("force", "_A", self.predicted_forces - self.forces)
         return result
+
+    def draw(self, path: str | Path, title: str = "") -> Path:
+        """Draw predicted against reference values, in kcal/mol and kcal/mol/Å; return the file.
+
+        Raises:
+            ImportError: without matplotlib (the ``train`` extra).
+            ValueError: for a suffix that is no format of figures.
+        """
+        from pymlp.plotting import parity
+
+        kcal = units.EV_TO_KCAL_MOL
+        forces = None
+        if self.forces is not None and self.predicted_forces is not None:
+            forces = ((self.forces * kcal).numpy(), (self.predicted_forces * kcal).numpy())
+        energies = ((self.energies * kcal).numpy(), (self.predicted_energies * kcal).numpy())
+        return parity(energies, forces, path, title=title)
 
 
 def _errors(name: str, per_length: str, error: Tensor) -> dict[str, float]:

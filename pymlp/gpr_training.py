@@ -206,22 +206,9 @@ def _notes(process: GaussianProcess, permutations: int) -> list[str]:
 
 def _figures(config: GaussianProcessRun, result: Evaluation, directory: Path) -> list[Path]:
     """The parity plot; none without matplotlib."""
+    what = "Δ, " if config.data.target == "delta" else ""
+    title = f"{config.kind}, {what}{len(result.energies)} validation structures"
     try:
-        from pymlp.plotting import parity
-
-        kcal = units.EV_TO_KCAL_MOL
-        forces = None
-        if result.forces is not None and result.predicted_forces is not None:
-            forces = (
-                (result.forces * kcal).numpy(),
-                (result.predicted_forces * kcal).numpy(),
-            )
-        what = "Δ, " if config.data.target == "delta" else ""
-        energies = (
-            (result.energies * kcal).numpy(),
-            (result.predicted_energies * kcal).numpy(),
-        )
-        title = f"{config.kind}, {what}{len(result.energies)} validation structures"
-        return [parity(energies, forces, directory / "parity.png", title=title)]
+        return [result.draw(directory / "parity.png", title)]
     except ImportError:
         return []

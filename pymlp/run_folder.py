@@ -7,13 +7,14 @@ It holds ``run.yaml``, the configuration with the data files by their full paths
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pymlp.atomic_files import atomic_writer
 from pymlp.config import RunConfig, render
 
-__all__ = ["claim", "with_absolute_paths"]
+__all__ = ["claim", "discard", "with_absolute_paths"]
 
 _Config = TypeVar("_Config", bound=RunConfig)
 
@@ -71,6 +72,12 @@ def claim(directory: Path, config: RunConfig, identity: dict[str, Any], *, resum
         file.write(render(config, {"": ["The configuration that this run was trained with."]}))
     with atomic_writer(state) as file:
         json.dump(identity, file, indent=1)
+
+
+def discard(directory: Path) -> None:
+    """Delete the folder of a run; one that holds no run is left alone."""
+    if (directory / "state.json").exists() and (directory / "run.yaml").exists():
+        shutil.rmtree(directory)
 
 
 def _differences(old: Any, new: Any, prefix: str = "") -> list[str]:

@@ -10,6 +10,7 @@ import torch
 import pymlp
 from pymlp.config import configure
 from pymlp.gpr_potential import GaussianProcessPotential
+from pymlp.run_folder import discard
 from tests.test_gp_run import claisen_layout
 from tests.toy_data import small_run
 
@@ -24,8 +25,20 @@ def test_a_run_yaml_and_its_configuration_train_the_same(tmp_path: Path) -> None
     assert torch.equal(one.energy, other.energy)
     again = pymlp.train(path, tmp_path / "a", resume=True)
     assert again.metrics["energy_rmse_eV"] == first.metrics["energy_rmse_eV"]
-    with pytest.raises(ValueError, match="a"):
+    with pytest.raises(ValueError, match="already holds a run"):
         pymlp.train(path, tmp_path / "a")
+    (tmp_path / "a" / "leftover").touch()
+    pymlp.train(path, tmp_path / "a", overwrite=True)
+    assert not (tmp_path / "a" / "leftover").exists()
+    with pytest.raises(ValueError, match="exclude each other"):
+        pymlp.train(path, tmp_path / "a", overwrite=True, resume=True)
+
+
+def test_overwriting_deletes_runs_and_nothing_else(tmp_path: Path) -> None:
+    (tmp_path / "state.json").write_text("{}")
+    discard(tmp_path)
+    discard(tmp_path / "none")
+    assert (tmp_path / "state.json").exists()
 
 
 def test_a_gaussian_process_is_trained_by_the_same_call(tmp_path: Path) -> None:

@@ -88,6 +88,8 @@ def test_a_run_learns_and_leaves_everything(tmp_path: Path) -> None:
     assert summary["energy_rmse_eV"] * units.EV_TO_KCAL_MOL == pytest.approx(
         summary["energy_rmse_kcal_mol"]
     )
+    drawn = evaluate(potential, batch).draw(tmp_path / "drawn.svg", "a title")
+    assert f"RMSE {summary['energy_rmse_kcal_mol']:.3g} kcal/mol" in drawn.read_text()
     best = min(float(row["validation_loss"]) for row in rows)
     at_best = next(row for row in rows if float(row["validation_loss"]) == best)
     assert summary["force_rmse_kcal_mol_A"] == pytest.approx(

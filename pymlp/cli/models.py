@@ -59,19 +59,7 @@ def evaluate(
     result = compare(potential, batch.to(where), batch_size=batch_size)
     metrics = result.summary()
     if parity is not None:
-        from pymlp import units
-        from pymlp.plotting import parity as draw
-
-        kcal = units.EV_TO_KCAL_MOL
-        forces = None
-        if result.forces is not None and result.predicted_forces is not None:
-            forces = (result.forces * kcal, result.predicted_forces * kcal)
-        draw(
-            (result.energies * kcal, result.predicted_energies * kcal),
-            forces,
-            parity,
-            title=f"{model} on {data}",
-        )
+        result.draw(parity, f"{model} on {data}")
     if as_json:
         import json
 

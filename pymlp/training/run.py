@@ -19,7 +19,6 @@ from typing import Any
 
 import torch
 
-from pymlp import units
 from pymlp.atomic_files import atomic_writer
 from pymlp.config import NetworkRun, kind_named
 from pymlp.descriptors.base import Descriptor
@@ -287,7 +286,7 @@ def _finish(
     seconds: float,
 ) -> TrainingResult:
     """Save the model, its errors on the validation structures, and the figures."""
-    from pymlp.plotting import loss_curve, parity
+    from pymlp.plotting import loss_curve
     from pymlp.potential import Potential
 
     descriptors = [descriptor for _, descriptor in models]
@@ -316,19 +315,13 @@ def _finish(
     potential.save(directory)
     with atomic_writer(directory / "metrics.json") as file:
         json.dump(metrics, file, indent=1)
-    kcal = units.EV_TO_KCAL_MOL
-    forces = None
-    if result.forces is not None and result.predicted_forces is not None:
-        forces = (result.forces * kcal, result.predicted_forces * kcal)
     log = read_log(_member_folder(config, directory, 0) / "log.csv")
     what = "Δ, " if config.data.target == "delta" else ""
     figures = [
         loss_curve(log, directory / "loss.png"),
-        parity(
-            (result.energies * kcal, result.predicted_energies * kcal),
-            forces,
+        result.draw(
             directory / "parity.png",
-            title=f"{config.kind}, {what}{len(validation)} validation structures",
+            f"{config.kind}, {what}{len(validation)} validation structures",
         ),
     ]
     notes = list(training.info.get("notes", []))

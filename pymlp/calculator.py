@@ -36,8 +36,8 @@ class Calculator(AseCalculator):
     skin and renewed when an atom has moved by half of it, or the cell has changed.
 
     A model of a difference of two levels of theory (Δ-learning) gives that difference alone, and a
-    warning says so: ``ase.calculators.mixing.SumCalculator([lower_level, Calculator(model)])`` is
-    the potential.
+    warning says so, unless ``baseline`` is the calculator of the lower level: its energy and forces
+    are added, and ``delta`` among the results is the model's own energy.
 
     Args:
         potential: a potential, or the folder of a model.
@@ -45,6 +45,7 @@ class Calculator(AseCalculator):
             there.
         dtype: precision of positions and features.
         skin: Å, added to the cutoff of lists that have to be renewed.
+        baseline: ASE calculator of the lower level of theory, for a model of a difference.
 
     Raises:
         FileNotFoundError: if there is no model in the folder.
@@ -67,6 +68,7 @@ class Calculator(AseCalculator):
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float64,
         skin: float = 1.0,
+        baseline: AseCalculator | None = None,
         **options: Any,
     ) -> None:
         super().__init__(**options)
@@ -78,12 +80,16 @@ class Calculator(AseCalculator):
         if not isinstance(potential, Potential):
             potential = load(potential, self.device)
         self.potential = potential.to(self.device)
-        if self.potential.target_kind == "delta":
+        kind = self.potential.target_kind
+        if baseline is not None and kind == "total":
+            raise ValueError("baseline is for a model of a difference; this one gives the total")
+        if baseline is None and kind == "delta":
             warnings.warn(
                 "this model predicts the difference of two levels of theory (Δ), not an energy "
-                "surface: add the lower level to it, with ase.calculators.mixing.SumCalculator",
+                "surface: give the calculator of the lower level as baseline",
                 stacklevel=2,
             )
+        self.baseline = baseline
         self.dtype, self.skin = dtype, float(skin)
         self._batch: Batch | None = None
         self._pairs: NeighborList | None = None
@@ -124,6 +130,18 @@ class Calculator(AseCalculator):
         if result.energy_std is not None and result.forces_std is not None:
             self.results["energy_std"] = float(result.energy_std[0])
             self.results["forces_std"] = result.forces_std.to("cpu", torch.float64).numpy()
+        if self.baseline is not None:
+            self._add_baseline(self.baseline, current)
+
+    def _add_baseline(self, baseline: AseCalculator, atoms: Atoms) -> None:
+        """Make totals of the differences; the atoms' shares of them are not known."""
+        self.results["delta"] = self.results["energy"]
+        del self.results["energies"]
+        for name in ("energy", "forces", "stress"):
+            if name in self.results:
+                lower = baseline.get_property(name, atoms)
+                self.results[name] = self.results[name] + lower
+        self.results["free_energy"] = self.results["energy"]
 
     def _prepared(self, atoms: Atoms) -> tuple[Batch, NeighborList]:
         """Return the batch and a neighbour list that still holds, renewed where it does not."""

@@ -252,10 +252,38 @@ def test_a_model_of_differences_says_so(recwarn: pytest.WarningsRecorder) -> Non
     Calculator(model)
     assert not recwarn.list
     model.metadata["target"] = {"kind": "delta"}
-    with pytest.warns(UserWarning, match="difference of two levels .*SumCalculator"):
+    with pytest.warns(UserWarning, match="difference of two levels .*baseline"):
         difference = Calculator(model)
     lower, atoms = LennardJones(), molecule()
     atoms.calc = SumCalculator([lower, difference])
     total = atoms.get_forces()
     parts = expected(model, atoms).forces.numpy() + lower.get_forces(atoms)  # type: ignore[union-attr]
     np.testing.assert_allclose(total, parts, atol=1e-12)
+
+
+def test_the_lower_level_is_added_to_a_model_of_differences(
+    recwarn: pytest.WarningsRecorder,
+) -> None:
+    from ase.calculators.lj import LennardJones
+
+    model = potential()
+    model.metadata["target"] = {"kind": "delta"}
+    atoms, lower = molecule(), LennardJones()
+    atoms.calc = Calculator(model, baseline=LennardJones())
+    assert not recwarn.list
+    difference = expected(model, atoms)
+    total = float(difference.energy[0]) + lower.get_potential_energy(atoms)
+    assert atoms.get_potential_energy() == pytest.approx(total, abs=1e-12)
+    assert atoms.calc.results["delta"] == pytest.approx(float(difference.energy[0]), abs=1e-12)
+    forces = difference.forces.numpy() + lower.get_forces(atoms)  # type: ignore[union-attr]
+    np.testing.assert_allclose(atoms.get_forces(), forces, atol=1e-12)
+    atoms.positions[0, 0] += 0.1  # the baseline follows
+    step, before = 1e-5, atoms.get_forces()[0, 0]
+    energies = []
+    for sign in (1, -2):
+        atoms.positions[0, 0] += sign * step
+        energies.append(atoms.get_potential_energy())
+    assert -(energies[0] - energies[1]) / (2 * step) == pytest.approx(before, rel=1e-5)
+    model.metadata["target"] = {"kind": "total"}
+    with pytest.raises(ValueError, match="baseline is for a model of a difference"):
+        Calculator(model, baseline=lower)

@@ -429,6 +429,19 @@ def test_the_tutorials_own_arrays(tmp_path: Path) -> None:
     assert_same(io.read_tutorial(tmp_path, ["O", "H", "H"]), expected)
     (tmp_path / "qm_elem.txt").write_text("8\n1\n1\n")
     assert_same(io.read_tutorial(tmp_path), expected)
+    spelled = {"energy_unit": "Hartree", "force_unit": "Hartree/Bohr", "length_unit": "Å"}
+    assert_same(io.read_tutorial(tmp_path, **spelled), expected)
+    other = io.read_tutorial(
+        tmp_path, energy_unit="kcal/mol", force_unit="kcal/mol/Å", length_unit="Bohr"
+    )
+    assert other.energies is not None
+    kcal, hartree = (units.factor(unit, "energy") for unit in ("kcal/mol", "Hartree"))
+    torch.testing.assert_close(other.energies, expected.energies * (kcal / hartree))
+    torch.testing.assert_close(other.forces, expected.forces * (kcal / hartree * units.BOHR))
+    torch.testing.assert_close(other.positions, expected.positions * units.BOHR)
+    assert "kcal/mol -> eV" in " ".join(other.info["notes"])
+    with pytest.raises(ValueError, match="unit"):
+        io.read_tutorial(tmp_path, length_unit="ell")
     total = io.read_tutorial(tmp_path, target="total")
     assert_same(total, io.read(molecule_file(tmp_path), target="total"))
     np.save(tmp_path / "qm_grad.npy", raw["gradient"][:2])

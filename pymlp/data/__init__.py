@@ -15,6 +15,7 @@ from pathlib import Path
 __all__ = [
     "FILES",
     "butane_path",
+    "claisen_dft_path",
     "claisen_irc_dft_path",
     "claisen_irc_path",
     "claisen_path",
@@ -25,6 +26,7 @@ __all__ = [
 #: Name of every shipped file, and one line on what is in it.
 FILES = {
     "claisen_gfn2.npz": "Claisen rearrangement, umbrella sampling, GFN2-xTB",
+    "claisen_dft.npz": "Claisen rearrangement, part of these structures, B3LYP/6-31G* and GFN2-xTB",
     "claisen_irc_gfn2.npz": "Claisen rearrangement, intrinsic reaction path, GFN2-xTB",
     "claisen_irc_dft.npz": "Claisen rearrangement, reaction path, B3LYP/6-31G* and GFN2-xTB",
     "butane_gfn2.npz": "butane along its torsion, relaxed, GFN2-xTB",
@@ -49,6 +51,11 @@ def data_file(name: str) -> Path:
 def claisen_path() -> Path:
     """2000 structures with GFN2-xTB labels; the first 200 validate, the last 200 test."""
     return data_file("claisen_gfn2.npz")
+
+
+def claisen_dft_path() -> Path:
+    """Part of :func:`claisen_path` with B3LYP/6-31G* labels beside GFN2-xTB's, in its order."""
+    return data_file("claisen_dft.npz")
 
 
 def claisen_irc_path() -> Path:

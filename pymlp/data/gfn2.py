@@ -13,7 +13,13 @@ from ase.calculators.calculator import Calculator, all_changes
 
 from pymlp.units import BOHR, HARTREE
 
-__all__ = ["GFN2", "HarmonicRestraint", "gfn2_calculator", "reaction_coordinate"]
+__all__ = [
+    "GFN2",
+    "CalculatorSurface",
+    "HarmonicRestraint",
+    "gfn2_calculator",
+    "reaction_coordinate",
+]
 
 
 def gfn2_calculator(accuracy: float = 1.0) -> Calculator:
@@ -29,18 +35,17 @@ def gfn2_calculator(accuracy: float = 1.0) -> Calculator:
     return TBLite(method="GFN2-xTB", accuracy=accuracy, verbosity=0)
 
 
-class GFN2:
-    """Potential-energy surface of one molecule as functions of flat coordinates.
+class CalculatorSurface:
+    """Potential-energy surface of one molecule, for `pymlp.data.saddle`, from an ASE calculator.
 
     Args:
         numbers: atomic numbers, [N].
-        accuracy: tblite's accuracy; 0.01 converges gradients to about 1e-6 eV/Å.
+        calculator: of energies and forces, a trained potential's or any other.
     """
 
-    def __init__(self, numbers: Sequence[int] | np.ndarray, accuracy: float = 0.01) -> None:
+    def __init__(self, numbers: Sequence[int] | np.ndarray, calculator: Calculator) -> None:
         self.atoms = Atoms(numbers=numbers, positions=np.zeros((len(numbers), 3)))
-        self.accuracy = accuracy
-        self.atoms.calc = gfn2_calculator(accuracy)
+        self.atoms.calc = calculator
 
     def energy_gradient(self, positions: np.ndarray) -> tuple[float, np.ndarray]:
         """Energy (eV) and gradient [N, 3] (eV/Å) at ``positions`` [N, 3] (Å)."""
@@ -60,6 +65,19 @@ class GFN2:
             lower = self.energy_gradient(behind.reshape(-1, 3))[1]
             hessian[i] = (upper - lower).reshape(-1) / (2 * step)
         return (hessian + hessian.T) / 2
+
+
+class GFN2(CalculatorSurface):
+    """The surface of GFN2-xTB.
+
+    Args:
+        numbers: atomic numbers, [N].
+        accuracy: tblite's accuracy; 0.01 converges gradients to about 1e-6 eV/Å.
+    """
+
+    def __init__(self, numbers: Sequence[int] | np.ndarray, accuracy: float = 0.01) -> None:
+        super().__init__(numbers, gfn2_calculator(accuracy))
+        self.accuracy = accuracy
 
     def labels(self, coordinates: np.ndarray) -> dict[str, np.ndarray]:
         """Arrays of a data file: structures with energies and gradients in atomic units.

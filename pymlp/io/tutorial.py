@@ -7,41 +7,40 @@ from pathlib import Path
 
 import numpy as np
 
+from pymlp import units
 from pymlp.io.labels import Array, LabelKeys, Target, combined, notes
 from pymlp.structure_checks import as_numbers
 from pymlp.structures import Batch
 
 __all__ = ["read_tutorial"]
 
-_KEYS = LabelKeys(
-    energy="energy",
-    gradient="qm_grad",
-    baseline_energy="energy_sqm",
-    baseline_gradient="qm_grad_sqm",
-    energy_unit="Hartree",
-    force_unit="Hartree/Bohr",
-)
-
 
 def read_tutorial(
     directory: str | Path,
     numbers: Sequence[int] | Sequence[str] | None = None,
     target: Target | None = None,
+    *,
+    energy_unit: str = "Hartree",
+    force_unit: str = "Hartree/Bohr",
+    length_unit: str = "Å",
 ) -> Batch:
     """Read the arrays of the tutorial's lessons 5-7.
 
-    Files: ``qm_coord.npy`` [B, N, 3] Å, ``energy.npy`` and ``energy_sqm.npy`` [B] Hartree,
-    ``qm_grad.npy`` and ``qm_grad_sqm.npy`` [B, N, 3] Hartree/Bohr, and ``qm_elem.txt``, the N
-    atomic numbers. Gradients become forces, all units eV and Å.
+    Files: ``qm_coord.npy`` [B, N, 3], ``energy.npy`` and ``energy_sqm.npy`` [B],
+    ``qm_grad.npy`` and ``qm_grad_sqm.npy`` [B, N, 3], and ``qm_elem.txt``, the N atomic numbers.
+    Gradients become forces, all units eV and Å.
 
     Args:
         directory: the folder.
         numbers: atomic numbers or symbols [N], in place of ``qm_elem.txt``.
         target: ``"delta"`` (the default where the ``_sqm`` arrays are there), ``"total"`` or
             ``"sqm"``.
+        energy_unit: of the energies; the tutorial's are Hartree.
+        force_unit: of the gradients; the tutorial's are Hartree/Bohr.
+        length_unit: of the coordinates, Å (the tutorial's) or Bohr.
 
     Raises:
-        ValueError: for a missing or damaged array, or mismatched lengths.
+        ValueError: for an unknown unit, a missing or damaged array, or mismatched lengths.
     """
     folder = Path(directory)
     if numbers is None:
@@ -55,7 +54,15 @@ def read_tutorial(
     positions = _load(folder, "qm_coord")
     if target is None:
         target = "delta" if (folder / "energy_sqm.npy").is_file() else "total"
-    keys = _KEYS.for_target(target)
+    keys = LabelKeys(
+        energy="energy",
+        gradient="qm_grad",
+        baseline_energy="energy_sqm",
+        baseline_gradient="qm_grad_sqm",
+        energy_unit=energy_unit,
+        force_unit=force_unit,
+        length_unit=length_unit,
+    ).for_target(target)
     found = {name: _load(folder, key) for name, key in keys.names().items()}
     n_structures = len(positions)
     for name, key in keys.names().items():
@@ -70,7 +77,7 @@ def read_tutorial(
     try:
         batch = Batch.from_arrays(
             as_numbers(list(numbers)),
-            positions.astype(np.float64),
+            units.to_internal(positions.astype(np.float64), length_unit, "length"),
             energies=energies,
             forces=forces,
         )

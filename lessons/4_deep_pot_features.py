@@ -151,7 +151,7 @@ limit = float(matrix.abs().max())
 for axis, values, title in zip(
     axes, (matrix, turned, products), ("R̃ of C1", "R̃, rotated", "R̃ R̃ᵀ, both"), strict=True
 ):
-    image = axis.imshow(values, cmap="RdBu_r", vmin=-limit, vmax=limit, aspect="auto")
+    image = axis.imshow(values.numpy(), cmap="RdBu_r", vmin=-limit, vmax=limit, aspect="auto")
     axis.set(title=title, yticks=range(13), yticklabels=names)
 for axis in axes[:2]:
     axis.set_xticks(range(4), ["s", "x", "y", "z"])

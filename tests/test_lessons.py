@@ -45,6 +45,15 @@ EXPECTED: dict[str, dict[str, tuple[float, float]]] = {
         "largest net derivative (translation)": (0, 1e-12),
         "largest net torque (rotation)": (0, 1e-12),
     },
+    "4": {
+        "largest change of R̃ on rotation": (0.1, 3),
+        "largest change of R̃ R̃ᵀ on rotation": (0, 1e-12),
+        "embedding functions m1": (100, 100),
+        "features per atom": (400, 400),
+        "largest difference by hand - pymlp": (0, 1e-10),
+        "largest net derivative (translation)": (0, 1e-10),
+        "force RMSE, validation": (0, 20),
+    },
 }
 #: Figures and 3-D views of a lesson, at least.
 PICTURES: dict[str, set[str]] = {
@@ -58,6 +67,7 @@ PICTURES: dict[str, set[str]] = {
         "learning_curves.png",
     },
     "3": {"cutoff.png", "radial.png", "angular.png", "along-torsion.png", "derivative.png"},
+    "4": {"butane.html", "switch.png", "environment-matrix.png", "embedding.png", "training.png"},
 }
 
 

@@ -1,6 +1,7 @@
 # make            environment and build            make test    all tests
 # make demo       train, evaluate, draw            make check   format, lint, types
-# make bench      benchmark table                  make clean   removes what was built
+# make bench      benchmark table                  make docs    lessons and reference as site/
+# make clean      removes what was built           (SHORT=1: lessons in seconds)
 #
 # Everything lives in .venv of this checkout. PYTHON chooses the interpreter it is made with.
 
@@ -13,7 +14,7 @@ TORCH ?= torch==2.13.0
 WORKERS ?= 2
 
 .DEFAULT_GOAL := build
-.PHONY: build demo test check format bench clean
+.PHONY: build demo test check format bench docs clean
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -62,6 +63,13 @@ format: $(VENV)/.dev
 
 bench: build
 	$(BIN)/python -m benchmarks
+
+$(VENV)/.docs: pyproject.toml | $(VENV)/.requirements
+	$(INSTALL) --quiet --editable ".[docs]" --no-build-isolation
+	@touch $@
+
+docs: build $(VENV)/.docs
+	$(BIN)/python docs/build.py $(if $(SHORT),--short)
 
 clean:
 	rm -rf build dist *.egg-info pymlp/*.so $(VENV)/.built $(VENV)/.requirements

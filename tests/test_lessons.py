@@ -55,8 +55,13 @@ EXPECTED: dict[str, dict[str, tuple[float, float]]] = {
         "force RMSE, validation": (0, 20),
     },
 }
+EXPECTED["comparison"] = {
+    f"{name}, largest relative difference": (0, 1e-9)
+    for name in ("features", "energies", "forces", "weight gradients of a force loss")
+}
 #: Figures and 3-D views of a lesson, at least.
 PICTURES: dict[str, set[str]] = {
+    "comparison": {"times.png"},
     "1": {"reference.png", "loss.png", "energies_adam.png", "trained_properly.png"},
     "2": {
         "likelihood.png",
@@ -119,7 +124,7 @@ def test_errors_have_the_lines_of_the_script(tmp_path: Path) -> None:
 
 def test_numbers_and_tables_are_printed_and_kept(tmp_path: Path, capsys) -> None:
     lesson = Lesson(output=tmp_path)
-    assert lesson.number("energy RMSE", 0.12345, "kcal/mol") == 0.12345
+    lesson.number("energy RMSE", 0.12345, "kcal/mol")
     lesson.table("sizes", [{"points": 100, "kind": "a"}, {"points": 20, "kind": "b"}])
     assert capsys.readouterr().out.splitlines() == [
         "energy RMSE: 0.1235 kcal/mol",

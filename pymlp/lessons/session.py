@@ -58,7 +58,9 @@ class Lesson:
 
     # -- what a reader sees ------------------------------------------------------------------
 
-    def figure(self, figure: Any, name: str, caption: str = "") -> Path:
+    # These return nothing: a notebook would show it below the cell.
+
+    def figure(self, figure: Any, name: str, caption: str = "") -> None:
         """Save a figure as ``name``.png, and show it in a notebook.
 
         Args:
@@ -87,9 +89,8 @@ class Lesson:
             display(Image(path.read_bytes(), format="png", alt=caption or name, retina=True))
         else:
             print(f"figure: {path}")
-        return path
 
-    def number(self, name: str, value: Any, unit: str = "") -> float:
+    def number(self, name: str, value: Any, unit: str = "") -> None:
         """Print a number with its unit and keep it.
 
         Args:
@@ -107,7 +108,6 @@ class Lesson:
             raise ValueError(f"{name!r} must be finite, got {number}")
         self.numbers[name] = {"value": number, "unit": unit}
         print(f"{name}: {_shown(number)}{' ' if unit else ''}{unit}")
-        return number
 
     def table(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
         """Show rows with equal columns, and keep them.
@@ -137,7 +137,7 @@ class Lesson:
         for line in (columns, *text):
             print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)))
 
-    def view(self, page: str, name: str) -> Path:
+    def view(self, page: str, name: str) -> None:
         """Save a piece of HTML as ``name``.html, and show it in a notebook.
 
         Args:
@@ -160,7 +160,6 @@ class Lesson:
             _show_html(page)
         else:
             print(f"view: {path}")
-        return path
 
     @contextmanager
     def timed(self, name: str) -> Iterator[None]:

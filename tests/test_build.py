@@ -49,7 +49,9 @@ def test_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
     sources = [path for path in sources if "__pycache__" not in path.parts]
     expected = {str(path.relative_to(ROOT)) for path in sources if path.suffix != ".so"}
     expected |= {"pymlp/_ops.so", f"pymlp/{EXTENSION}"}
-    assert set(names) == expected
+    lessons = {f"pymlp/lesson_scripts/{path.name}" for path in (ROOT / "lessons").glob("*.py")}
+    assert lessons
+    assert set(names) == expected | lessons
     assert "pymlp/py.typed" in names
 
 
@@ -74,10 +76,12 @@ def test_wheel_installs_where_only_torch_is(wheel: Path, tmp_path: Path) -> None
         "from pymlp import _C\n"
         "print(pymlp.__file__, _C.__file__, pymlp.__version__ == _C.build_info()['version'])\n"
         "print(torch.ops.pymlp.behler_parrinello)\n"
+        "from pymlp.lessons import find\n"
+        "print(find('1').path)\n"
     )
     result = run([str(python), "-c", code], cwd=tmp_path)
     assert result.returncode == 0, result.stdout
-    assert result.stdout.count(str(environment)) == 2, result.stdout
+    assert result.stdout.count(str(environment)) == 3, result.stdout
     assert "True" in result.stdout, result.stdout
 
 

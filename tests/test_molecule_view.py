@@ -100,3 +100,52 @@ def test_script_is_javascript(tmp_path: Path) -> None:
     path = tmp_path / "view.js"
     path.write_text(script)
     subprocess.run(["node", "--check", str(path)], check=True)
+
+
+PROBE = """
+<script>
+const canvas = document.querySelector("canvas"), slider = document.querySelector("input");
+const events = [], label = document.querySelector("output");
+function send(name, x, y) {
+  canvas.setPointerCapture = () => {};
+  canvas.dispatchEvent(new PointerEvent(name, { clientX: x, clientY: y, pointerId: 1 }));
+}
+const begin = canvas.toDataURL();
+send("pointerdown", 10, 10); send("pointermove", 60, 30); send("pointerup", 60, 30);
+const turned = canvas.toDataURL();
+send("pointermove", 90, 90);
+const let_go = canvas.toDataURL();
+canvas.dispatchEvent(new MouseEvent("dblclick"));
+const back = canvas.toDataURL();
+slider.value = 1; slider.dispatchEvent(new Event("input"));
+const next = canvas.toDataURL();
+document.body.innerHTML = "<p>" + JSON.stringify({
+  drawn: begin.length > 5000, still: getComputedStyle(document.querySelector(".still")).display,
+  turns: turned !== begin, stops: let_go === turned, returns: back === begin,
+  frames: next !== begin, label: label.textContent }) + "</p>";
+</script>
+"""
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="no chromium to show the page in")
+def test_view_turns_in_a_browser(tmp_path: Path) -> None:
+    moved = POSITIONS.copy()
+    moved[1, 0] += 0.5
+    page = molecule_html(NUMBERS, np.stack([POSITIONS, moved]), labels=["first", "second"])
+    path = tmp_path / "view.html"
+    path.write_text(f'<meta charset="utf-8"><body>{page}{PROBE}</body>')
+    options = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'u'}"]
+    shown = subprocess.run(
+        ["chromium", *options, "--dump-dom", str(path)],
+        check=True, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    (found,) = re.findall(r"<p>(\{.*\})</p>", shown.stdout)
+    assert json.loads(found) == {
+        "drawn": True,
+        "still": "none",
+        "turns": True,
+        "stops": True,
+        "returns": True,
+        "frames": True,
+        "label": "second",
+    }

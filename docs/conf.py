@@ -7,6 +7,9 @@ import sys
 import sysconfig
 from pathlib import Path
 
+from docutils import nodes
+from sphinx.application import Sphinx
+
 import pymlp
 
 project = "pymlp"
@@ -47,3 +50,20 @@ else:
     print("formulas will be fetched from the network: pip install sphinx-mathjax-offline",
           file=sys.stderr)  # fmt: skip
 mathjax3_config = {"tex": {"tags": "none"}}
+
+
+def _keep_tags(app: Sphinx, document: nodes.document, name: str) -> None:
+    """Hand numbered formulas over as they stand.
+
+    Sphinx would put those with a line break in them (matrices, cases) into an environment that
+    allows no number.
+    """
+    for formula in document.findall(nodes.math_block):
+        if r"\tag" in formula.astext() and not formula.get("no-wrap"):
+            formula["no-wrap"] = formula["nowrap"] = True
+            formula.children = [nodes.Text(rf"\[{formula.astext()}\]")]
+
+
+def setup(app: Sphinx) -> None:
+    """Connect what is above."""
+    app.connect("doctree-resolved", _keep_tags)

@@ -248,6 +248,7 @@ with lesson.timed("Adam, energies and gradients"):
 row = judge("Adam, energies and gradients", both)
 lesson.number("Adam, energies and gradients: energy RMSE", row["energy RMSE"])
 lesson.number("Adam, energies and gradients: gradient RMSE", row["gradient RMSE"])
+picture("gradients_adam", both, "Reference, network trained on energies and gradients, difference.")
 
 # %% [markdown]
 # The gradients have become better, the energies have not. Is the network too small? Did we need

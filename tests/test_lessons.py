@@ -62,7 +62,14 @@ EXPECTED["comparison"] = {
 #: Figures and 3-D views of a lesson, at least.
 PICTURES: dict[str, set[str]] = {
     "comparison": {"times.png"},
-    "1": {"reference.png", "loss.png", "energies_adam.png", "trained_properly.png"},
+    "1": {
+        "reference.png",
+        "loss.png",
+        "energies_adam.png",
+        "gradients_adam.png",
+        "trained_properly.png",
+        "force_errors.png",
+    },
     "2": {
         "likelihood.png",
         "energies.png",

@@ -64,11 +64,12 @@ def executed(script: Path, short: bool, keep: bool) -> Any:
     Raises:
         SystemExit: a cell failed.
     """
-    import jupytext
     import nbformat
     from nbclient import NotebookClient
     from nbclient.exceptions import CellExecutionError
     from traitlets.config import Config
+
+    from pymlp.lessons import notebook as lesson_notebook
 
     key = fingerprint([script] if keep else [script, *sorted((ROOT / "pymlp").rglob("*.py"))])
     path = EXECUTED / f"{script.stem}.ipynb"
@@ -82,7 +83,7 @@ def executed(script: Path, short: bool, keep: bool) -> Any:
             print(f"{script.stem}: unchanged")
             return notebook
     print(f"{script.stem}: running ...", end=" ", flush=True)
-    notebook = jupytext.read(script, fmt="py:percent")
+    notebook = nbformat.from_dict(lesson_notebook(script))
     output = EXECUTED / script.stem
     shutil.rmtree(output, ignore_errors=True)
     os.environ["PYMLP_LESSON_SHORT"] = "1" if short else "0"

@@ -180,6 +180,15 @@ def test_command_line(tmp_path: Path) -> None:
     assert len(listed.output.splitlines()) == len(SCRIPTS)
     where = CliRunner().invoke(app, ["lesson", "1", "--path"])
     assert Path(where.output.strip()) == find("1").path
+    file = tmp_path / "lesson.ipynb"
+    written = CliRunner().invoke(app, ["lesson", "1", "--notebook", str(file)])
+    assert written.exit_code == 0
+    cells = json.loads(file.read_text())["cells"]
+    assert [cell["source"] for cell in cells] == [
+        c.source for c in parse(find("1").path.read_text())
+    ]
+    assert cells[0]["cell_type"] == "markdown"
+    assert cells[1]["outputs"] == []
     wrong = CliRunner().invoke(app, ["lesson", "nought"])
     assert wrong.exit_code == 2
     assert "lesson must be one of" in wrong.output

@@ -12,7 +12,7 @@ go through one object::
     lesson.end()                          # the time it took
 """
 
-from pymlp.lessons.scripts import Cell, Script, find, parse, run, scripts
+from pymlp.lessons.scripts import Cell, Script, find, notebook, parse, run, scripts
 from pymlp.lessons.session import Lesson, begin
 
-__all__ = ["Cell", "Lesson", "Script", "begin", "find", "parse", "run", "scripts"]
+__all__ = ["Cell", "Lesson", "Script", "begin", "find", "notebook", "parse", "run", "scripts"]

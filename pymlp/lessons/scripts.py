@@ -11,7 +11,7 @@ from typing import Any
 
 from pymlp.lessons.session import Lesson, under_runner
 
-__all__ = ["Cell", "Script", "find", "parse", "run", "scripts"]
+__all__ = ["Cell", "Script", "find", "notebook", "parse", "run", "scripts"]
 
 _PACKAGE = Path(__file__).resolve().parent.parent
 
@@ -74,6 +74,31 @@ def parse(text: str) -> list[Cell]:
         kind, lines, start = "[markdown]" in marker[1], [], number + 1
     close()
     return cells
+
+
+def notebook(script: Script | Path) -> dict[str, Any]:
+    """A script as a Jupyter notebook that has not been run: what ``json.dump`` makes an .ipynb of.
+
+    Args:
+        script: from :func:`find`, or any file in percent format.
+    """
+    path = script.path if isinstance(script, Script) else Path(script)
+    cells: list[dict[str, Any]] = []
+    for number, cell in enumerate(parse(path.read_text(encoding="utf-8"))):
+        entry: dict[str, Any] = {
+            "cell_type": "markdown" if cell.text else "code",
+            "id": f"cell-{number}",
+            "metadata": {},
+            "source": cell.source,
+        }
+        cells.append(entry if cell.text else entry | {"execution_count": None, "outputs": []})
+    kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
+    return {
+        "cells": cells,
+        "metadata": {"kernelspec": kernel, "language_info": {"name": "python"}},
+        "nbformat": 4,
+        "nbformat_minor": 5,
+    }
 
 
 def folder() -> Path:

@@ -12,7 +12,12 @@ from torch import Tensor, nn
 
 from pymlp import model_files, neighbors
 from pymlp.descriptors import Descriptor
-from pymlp.gaussian_process import AtomicInputs, ConcatenatedInputs, GaussianProcess
+from pymlp.gaussian_process import (
+    AtomicInputs,
+    CombinedInputs,
+    ConcatenatedInputs,
+    GaussianProcess,
+)
 from pymlp.gaussian_process.prediction import evaluate
 from pymlp.gaussian_process.state import from_state, moved, posterior_bytes, to_state
 from pymlp.gaussian_process.training_set import equal_numbers
@@ -36,7 +41,8 @@ class GaussianProcessPotential(Potential):
     op, forces from its vector-Jacobian product.
 
     Args:
-        process: fitted, with `ConcatenatedInputs` or `AtomicInputs`.
+        process: fitted, with `ConcatenatedInputs` or `AtomicInputs`, or `CombinedInputs` that begin
+            with a `ConcatenatedInputs`.
         metadata: what else to keep with the model, plain JSON.
         uncertainty: whether `compute` gives standard deviations too (they cost a triangular solve
             with the whole training set per structure); without a posterior it never does.
@@ -52,14 +58,17 @@ class GaussianProcessPotential(Potential):
         uncertainty: bool = True,
     ) -> None:
         nn.Module.__init__(self)
-        if not isinstance(process.inputs, (ConcatenatedInputs, AtomicInputs)):
+        first = process.inputs
+        if isinstance(first, CombinedInputs):
+            first = first.parts[0]
+        if not isinstance(first, (ConcatenatedInputs, AtomicInputs)):
             raise ValueError(
                 "process must have the features of a descriptor as inputs, got "
                 f"{type(process.inputs).__name__}"
             )
         if process.preparation is None or not process.sources:
             raise ValueError("the Gaussian process must be fitted before it can be a potential")
-        self.descriptor: Descriptor = process.inputs.descriptor
+        self.descriptor: Descriptor = first.descriptor
         self.networks = nn.ModuleList()
         self.process = process
         self.uncertainty = uncertainty
@@ -68,7 +77,7 @@ class GaussianProcessPotential(Potential):
     @property
     def whole(self) -> bool:
         """Whether the features are those of whole structures (not a sum over atoms)."""
-        return isinstance(self.process.inputs, ConcatenatedInputs)
+        return not isinstance(self.process.inputs, AtomicInputs)
 
     def _apply(
         self, fn: Callable[[Tensor], Tensor], recurse: bool = True
@@ -123,13 +132,18 @@ class GaussianProcessPotential(Potential):
             d = neighbors.displacements(batch.positions, neighbor_list, batch.cell, index)
             types = self.descriptor.batch_types(batch)
             features = self.descriptor.features(d, neighbor_list, types)
-            atomic, slopes = self._feature_space(batch, features, types, forces or with_stress)
+            beside, pull_beside = self._beside(batch)
+            atomic, slopes, other_slopes = self._feature_space(
+                batch, features, types, beside, forces or with_stress
+            )
             atomic = atomic.double() + self.process.mean.per_atom(batch)
             force, tensor = None, None
             if slopes is not None:
                 pull = self.descriptor.vjp(slopes, d, neighbor_list, types)
                 if forces:
                     force = neighbors.forces_from_pairs(pull, neighbor_list)
+                    if pull_beside is not None:
+                        force -= pull_beside(other_slopes).view_as(force)
                 if with_stress:
                     tensor = neighbors.stress_from_pairs(pull, d, neighbor_list, batch.cell, index)
             energy = atomic.new_zeros(len(batch)).index_add(0, index, atomic)
@@ -145,10 +159,19 @@ class GaussianProcessPotential(Potential):
             forces_std=None if deviations is None else deviations[1],
         )
 
+    def _beside(
+        self, batch: Batch
+    ) -> tuple[Tensor | None, Callable[[Tensor | None], Tensor] | None]:
+        """Features [B, p] that are not the descriptor's, and from dE/d(them) to dE/dR."""
+        if not isinstance(self.process.inputs, CombinedInputs):
+            return None, None
+        features, pull = self.process.inputs.features_and_pullback(batch, first=1)
+        return features[:, 0], pull
+
     def _feature_space(
-        self, batch: Batch, features: Tensor, types: Tensor, gradient: bool
-    ) -> tuple[Tensor, Tensor | None]:
-        """Atomic energies without mean [A] and dE/dG [A, F]."""
+        self, batch: Batch, features: Tensor, types: Tensor, beside: Tensor | None, gradient: bool
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """Atomic energies without mean [A], dE/dG [A, F], and dE/d(features beside) [B, 1, p]."""
         sources, preparation = self.process.at_precision(features.dtype)
         covariance = self.process.hyperparameters.covariance
         slopes = torch.zeros_like(features) if gradient else None
@@ -157,13 +180,19 @@ class GaussianProcessPotential(Potential):
             for numbers, _ in equal_numbers(batch):
                 preparation.types(numbers)  # refuses other atoms
             transform = preparation.transforms[0]
-            x = transform.features(features.view(len(batch), -1))
+            raw = features.view(len(batch), -1)
+            width = raw.shape[1]
+            if beside is not None:
+                raw = torch.cat((raw, beside), 1)
+            x = transform.features(raw)
             energies, g = evaluate(sources[0], x, covariance, gradient)
             n_atoms = batch.n_atoms // max(1, len(batch))
             atomic = (energies / max(1, n_atoms)).repeat_interleave(n_atoms)
-            if g is not None:
-                slopes = transform.gradient(g).view_as(features).contiguous()
-            return atomic, slopes
+            if g is None:
+                return atomic, None, None
+            g = transform.gradient(g)
+            slopes = g[:, :width].contiguous().view_as(features)
+            return atomic, slopes, g[:, None, width:] if beside is not None else None
         for kind, items in sources.items():
             own = torch.nonzero(types == kind).squeeze(1)
             transform = preparation.transforms[kind]
@@ -173,7 +202,7 @@ class GaussianProcessPotential(Potential):
             atomic[own], g = evaluate(items, x, covariance, gradient)
             if slopes is not None and g is not None:
                 slopes[own] = transform.gradient(g[:, :width])
-        return atomic, slopes
+        return atomic, slopes, None
 
     def _deviations(self, batch: Batch, forces: bool) -> tuple[Tensor, Tensor | None] | None:
         if self.process.posterior is None:

@@ -23,8 +23,10 @@ from pymlp.devices import chosen_device
 from pymlp.evaluation import Evaluation, evaluate
 from pymlp.gaussian_process import (
     AtomicInputs,
+    CombinedInputs,
     ConcatenatedInputs,
     GaussianProcess,
+    InverseDistances,
     SolverOptions,
     StructureInputs,
 )
@@ -40,6 +42,12 @@ from pymlp.training.build import ani
 from pymlp.training.run import TrainingResult
 
 __all__ = ["train"]
+
+#: What may change between a run and its resumption: paths, and where and how it is computed.
+_NOT_IDENTITY = {
+    "data": {"train", "validation"},
+    "gaussian_process": {"device", "threads", "checkpoint_every"},
+}
 
 
 def train(
@@ -71,7 +79,7 @@ def train(
     device = chosen_device(section.device, "gaussian_process.device")
     training, validation = read_training_data(config.data, base)
     identity = {
-        "config": config.model_dump(mode="json", exclude={"data": {"train", "validation"}}),
+        "config": config.model_dump(mode="json", exclude=_NOT_IDENTITY),
         "training_data": data_hash(training),
         "validation_data": data_hash(validation),
     }
@@ -91,11 +99,14 @@ def train(
             sys.stderr.flush()
 
     checkpoint = directory / "checkpoint.safetensors"
+    labelled = training.energies is not None and training.forces is not None
+    weighted = section.feature_weights and section.features == "whole" and labelled
     fit = process.fit(
         training,
         method=section.method,
         subset=section.likelihood_structures,
         restarts=section.restarts,
+        weight_structures=section.likelihood_structures if weighted else None,
         options=SolverOptions(
             tolerance=section.tolerance,
             components=section.components,
@@ -174,9 +185,12 @@ def _process(config: GaussianProcessRun, training: Batch) -> tuple[GaussianProce
             permutations = find_permutations(
                 training.numbers[:n_atoms], positions, seed=section.seed
             )
+        if section.inverse_distances and not training.periodic and min(training.lengths) > 1:
+            inputs = CombinedInputs(inputs, InverseDistances())
+    covariance = section.covariance or ("rbf" if section.features == "atomic" else "matern52")
     process = GaussianProcess(
         inputs,
-        COVARIANCES[section.covariance](),
+        COVARIANCES[covariance](),
         mean=section.mean,
         permutations=permutations,
     )

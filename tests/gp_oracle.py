@@ -7,7 +7,12 @@ import torch
 from torch import Tensor
 
 from pymlp.descriptors import ANI
-from pymlp.gaussian_process import AtomicInputs, ConcatenatedInputs, InverseDistances
+from pymlp.gaussian_process import (
+    AtomicInputs,
+    CombinedInputs,
+    ConcatenatedInputs,
+    InverseDistances,
+)
 from pymlp.structures import Batch
 
 
@@ -31,6 +36,7 @@ INPUTS = {
     "concatenated": lambda: ConcatenatedInputs(small_ani()),
     "atomic": lambda: AtomicInputs(small_ani()),
     "inverse_distances": InverseDistances,
+    "combined": lambda: CombinedInputs(ConcatenatedInputs(small_ani()), InverseDistances()),
 }
 
 

@@ -15,6 +15,7 @@ from pymlp.calculator import Calculator
 from pymlp.covariances import RBF
 from pymlp.gaussian_process import (
     AtomicInputs,
+    CombinedInputs,
     ConcatenatedInputs,
     GaussianProcess,
     InverseDistances,
@@ -24,7 +25,13 @@ from pymlp.gpr_potential import GaussianProcessPotential
 from pymlp.structures import Batch
 from tests.gp_oracle import molecules, small_ani
 
-KINDS = {"concatenated": ConcatenatedInputs, "atomic": AtomicInputs}
+KINDS = {
+    "concatenated": ConcatenatedInputs,
+    "atomic": AtomicInputs,
+    "combined": lambda descriptor: CombinedInputs(
+        ConcatenatedInputs(descriptor), InverseDistances()
+    ),
+}
 
 
 def fitted(kind: str, method: str = "cholesky", **arguments) -> GaussianProcessPotential:

@@ -130,7 +130,7 @@ DATA = {"units", "structures", "structure_checks"}
 DESCRIPTORS = {"ops", "deep_pot_ops", "embedding", "neighbors", "descriptors"} | DATA
 # The Gaussian process itself works on tensors; these of its files lead there from structures.
 GP_ON_STRUCTURES = {"__init__", "inputs", "predictor", "regression", "solvers", "sparse"}
-GP_ON_STRUCTURES |= {"state", "training_set"}
+GP_ON_STRUCTURES |= {"state", "training_set", "weight_search"}
 # Unit (module or subpackage of pymlp) -> what it may import of pymlp. Those without a row stand
 # above all of these and may import anything; nothing with a row may import them.
 PYTHON_LAYERS: dict[str, set[str]] = {

@@ -3,9 +3,9 @@
     python -m benchmarks.gpr.accuracy 100 200 500 1000 --features whole -o benchmarks/results/...
 
 Hyperparameters are found once, by the likelihood of structures among the first 100 of the pool,
-and used for every N (absolute noises stay when the training set grows). Errors are those on the
-validation structures, and on the part of the pool beyond every N asked for (at most the last
-500): neither is trained on, and no choice is made by the latter.
+and used for every N (for whole structures the noises shrink as N grows, see
+`Hyperparameters.for_structures`). Errors are those on the validation structures, and on the part
+of the pool beyond every N asked for (at most the last 500): neither is trained on.
 """
 
 from __future__ import annotations
@@ -22,13 +22,17 @@ import torch
 from benchmarks.gpr import claisen
 from pymlp import units
 from pymlp.benchmarking import environment
-from pymlp.covariances import RBF
+from pymlp.covariances import RBF, Matern52
 from pymlp.gaussian_process import (
     AtomicInputs,
+    CombinedInputs,
     ConcatenatedInputs,
     GaussianProcess,
+    InverseDistances,
     SolverOptions,
+    StructureInputs,
 )
+from pymlp.gaussian_process.weight_search import fit_feature_weights
 from pymlp.permutations import find_permutations
 from pymlp.structures import Batch
 
@@ -68,7 +72,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("sizes", type=int, nargs="+")
     parser.add_argument("--features", choices=("whole", "atomic"), default="whole")
-    parser.add_argument("--likelihood", type=int, default=50)
+    parser.add_argument("--likelihood", type=int, default=40)
     parser.add_argument("--tolerance", type=float, default=3e-3)
     parser.add_argument("--components", type=int, default=4)
     parser.add_argument("--method", default="cg")
@@ -82,32 +86,42 @@ def main() -> None:
     rest = pool[max(*given.sizes, len(pool) - 500) :]
     started = time.process_time()
     permutations = None
-    inputs = AtomicInputs(claisen.descriptor())
+    inputs: StructureInputs = AtomicInputs(claisen.descriptor())
     if given.features == "whole":
-        inputs = ConcatenatedInputs(claisen.descriptor())
+        inputs = CombinedInputs(ConcatenatedInputs(claisen.descriptor()), InverseDistances())
         positions = pool[:100].positions.view(100, -1, 3)
         permutations = find_permutations(pool.numbers[: positions.shape[1]], positions)
 
-    def process(**arguments: object) -> GaussianProcess:
-        return GaussianProcess(inputs, RBF(), permutations=permutations, **arguments)
+    def process() -> GaussianProcess:
+        covariance = RBF() if given.features == "atomic" else Matern52()
+        return GaussianProcess(inputs, covariance, permutations=permutations)
 
-    first = process()
-    few = pool[:100]
-    training = first.prepare(few, few.energies, few.forces)
-    first.optimize(training, subset=given.likelihood, report=lambda line: print(line, flush=True))
-    found = first.hyperparameters
+    def show(line: str) -> None:
+        print(line, flush=True)
+
+    first, few = process(), pool[:100]
+    found_with = 0
+    if given.features == "whole":
+        with torch.no_grad():
+            _, found_with = fit_feature_weights(first, few, given.likelihood, report=show)
+    else:
+        training = first.prepare(few, few.energies, few.forces)
+        first.optimize(training, subset=given.likelihood, report=show)
     likelihood_seconds = time.process_time() - started
     rows = []
     for size in given.sizes:
         one = process()
-        one.hyperparameters = found
+        one.hyperparameters = first.hyperparameters
+        if found_with:
+            one.hyperparameters = first.hyperparameters.for_structures(found_with, size)
+        one.feature_weights = first.feature_weights
         started = time.process_time()
         fit = one.fit(
             pool[:size],
             optimize=False,
             method=given.method,
             options=SolverOptions(tolerance=given.tolerance, components=given.components),
-            report=lambda line: print(line, flush=True),
+            report=show,
         )
         row = {
             "n": size,

@@ -28,8 +28,18 @@ class GaussianProcessSection(Section):
         description="whole: one vector per structure (same atoms in all, in one order); atomic: "
         "the GAP sum over atoms (eq 23), any structures",
     )
-    covariance: Literal["rbf", "matern52", "rational_quadratic"] = Field(
-        default="rbf", description="rbf (eq 17), matern52 or rational_quadratic"
+    inverse_distances: bool = Field(
+        default=True, description="add inverse distances to the features (whole, not periodic)"
+    )
+    feature_weights: bool = Field(
+        default=True,
+        description="a length scale for every group of features, by the likelihood (whole, with "
+        "energies and forces); false: one for all",
+    )
+    covariance: Literal["rbf", "matern52", "rational_quadratic"] | None = Field(
+        default=None,
+        description="rbf (eq 17), matern52 or rational_quadratic; null: matern52 for whole, "
+        "rbf for atomic",
     )
     mean: Literal["zero", "constant", "linear"] = Field(
         default="constant", description="zero, constant, or linear (energies per element)"
@@ -38,7 +48,7 @@ class GaussianProcessSection(Section):
         default=True, description="find permutations of like atoms and sum over them (whole)"
     )
     likelihood_structures: int = Field(
-        default=50, ge=1, description="random structures that hyperparameters are found with"
+        default=40, ge=1, description="random structures that hyperparameters are found with"
     )
     restarts: int = Field(default=0, ge=0, description="further starts of that search")
     method: Literal["auto", "cholesky", "cg", "sparse"] = Field(

@@ -9,6 +9,7 @@ product), `solvers` (Cholesky, conjugate gradients, inducing points), and at the
 from pymlp.gaussian_process.fit_report import FitReport, GaussianProcessPrediction
 from pymlp.gaussian_process.inputs import (
     AtomicInputs,
+    CombinedInputs,
     ConcatenatedInputs,
     InverseDistances,
     StructureInputs,
@@ -20,6 +21,7 @@ from pymlp.gaussian_process.vectors import VectorPrediction, VectorProcess
 
 __all__ = [
     "AtomicInputs",
+    "CombinedInputs",
     "ConcatenatedInputs",
     "FitReport",
     "GaussianProcess",

@@ -18,7 +18,13 @@ from pymlp import neighbors
 from pymlp.descriptors import Descriptor
 from pymlp.structures import Batch
 
-__all__ = ["AtomicInputs", "ConcatenatedInputs", "InverseDistances", "StructureInputs"]
+__all__ = [
+    "AtomicInputs",
+    "CombinedInputs",
+    "ConcatenatedInputs",
+    "InverseDistances",
+    "StructureInputs",
+]
 
 
 class StructureInputs(nn.Module):
@@ -66,6 +72,13 @@ class StructureInputs(nn.Module):
         """
 
     @abstractmethod
+    def feature_groups(self, numbers: Tensor) -> Tensor:
+        """The group [p], 0 … G−1, of every feature that may share a length scale with others.
+
+        Groups follow elements, so that exchanges of like atoms never mix them.
+        """
+
+    @abstractmethod
     def to_config(self) -> dict[str, Any]:
         """A dictionary that `StructureInputs.from_config` turns back into this object."""
 
@@ -76,12 +89,15 @@ class StructureInputs(nn.Module):
         Raises:
             ValueError: unknown kind.
         """
-        kinds = {kind.kind: kind for kind in (ConcatenatedInputs, AtomicInputs, InverseDistances)}
+        kinds = {kind.kind: kind for kind in (ConcatenatedInputs, AtomicInputs)}
         name = config.get("kind")
-        if name not in kinds:
-            raise ValueError(f"inputs kind must be one of {sorted(kinds)}, got {name!r}")
         if name == InverseDistances.kind:
             return InverseDistances()
+        if name == CombinedInputs.kind:
+            return CombinedInputs(*(StructureInputs.from_config(one) for one in config["parts"]))
+        if name not in kinds:
+            known = sorted([*kinds, InverseDistances.kind, CombinedInputs.kind])
+            raise ValueError(f"inputs kind must be one of {known}, got {name!r}")
         return kinds[name](Descriptor.from_config(config["descriptor"]))
 
 
@@ -100,6 +116,11 @@ class _DescriptorInputs(StructureInputs):
     def to_config(self) -> dict[str, Any]:
         """Kind and descriptor."""
         return {"kind": self.kind, "descriptor": self.descriptor.to_config()}
+
+    def _words(self) -> Tensor:
+        """[F] the group of an atom's features by what kind they are: "radial", "angular"."""
+        words = [label.split()[0] for label in self.descriptor.feature_labels()]
+        return torch.tensor([sorted(set(words)).index(word) for word in words])
 
     def _atomic(self, batch: Batch) -> Tensor:
         features: Tensor = self.descriptor(batch)
@@ -168,6 +189,12 @@ class ConcatenatedInputs(_DescriptorInputs):
         features = self.descriptor.n_features
         return (permutation[:, None] * features + torch.arange(features)).flatten()
 
+    def feature_groups(self, numbers: Tensor) -> Tensor:
+        """By element of the centre and kind of feature."""
+        words = self._words()
+        elements = torch.unique(numbers, return_inverse=True)[1]
+        return (elements[:, None] * (int(words.max()) + 1) + words).flatten()
+
 
 class AtomicInputs(_DescriptorInputs):
     """The atomic features of every atom by itself: the GAP sum over same-element pairs (eq 23)."""
@@ -198,6 +225,10 @@ class AtomicInputs(_DescriptorInputs):
         """The sum over atoms is invariant: there is nothing to permute."""
         raise ValueError("the GAP sum is invariant under permutations of equal atoms already")
 
+    def feature_groups(self, numbers: Tensor) -> Tensor:
+        """By kind of feature; all elements alike."""
+        return self._words()
+
 
 class InverseDistances(StructureInputs):
     """1/R_ij of all pairs i < j of isolated molecules (sGDML's descriptor), p = N(N−1)/2."""
@@ -210,6 +241,8 @@ class InverseDistances(StructureInputs):
 
     @staticmethod
     def _pairs(batch: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        if batch.periodic:
+            raise ValueError("inverse distances need isolated structures, got periodic ones")
         atoms = atoms_per_structure(batch)
         i, j = torch.tril_indices(atoms, atoms, -1, device=batch.positions.device)
         positions = batch.positions.view(-1, atoms, 3)
@@ -263,6 +296,92 @@ class InverseDistances(StructureInputs):
         position[i, j] = position[j, i] = torch.arange(len(i))
         return position[permutation[i], permutation[j]]
 
+    def feature_groups(self, numbers: Tensor) -> Tensor:
+        """By the two elements of the pair."""
+        i, j = torch.tril_indices(len(numbers), len(numbers), -1)
+        pairs = torch.stack((numbers[i], numbers[j])).sort(0).values
+        return torch.unique(pairs, dim=1, return_inverse=True)[1]
+
     def to_config(self) -> dict[str, Any]:
         """The kind alone."""
         return {"kind": self.kind}
+
+
+class CombinedInputs(StructureInputs):
+    """Several whole-structure features strung together: one covariance sees all of them.
+
+    Local features and inverse distances do better together than either alone, provided that the
+    weights of their groups are found by the likelihood (`feature_weights`).
+
+    Args:
+        parts: two or more of `ConcatenatedInputs` and `InverseDistances`.
+
+    Raises:
+        ValueError: fewer, or the GAP sum among them.
+    """
+
+    kind = "combined"
+
+    def __init__(self, *parts: StructureInputs) -> None:
+        super().__init__()
+        if len(parts) < 2 or any(
+            isinstance(part, (AtomicInputs, CombinedInputs)) for part in parts
+        ):
+            raise ValueError("parts must be two or more whole-structure features")
+        self.parts = nn.ModuleList(parts)
+
+    def _each(self) -> list[StructureInputs]:
+        return [part for part in self.parts if isinstance(part, StructureInputs)]
+
+    def types(self, numbers: Tensor) -> tuple[int, ...]:
+        """One environment, the structure; elements that a part does not know are refused."""
+        for part in self._each():
+            part.types(numbers)
+        return (0,)
+
+    def features(self, batch: Batch) -> Tensor:
+        """[n, 1, Σp]."""
+        return torch.cat([part.features(batch) for part in self._each()], dim=-1)
+
+    def jacobian(self, batch: Batch, basis: Tensor | None) -> Tensor:
+        """[n, 1, r, Σp]."""
+        return torch.cat([part.jacobian(batch, basis) for part in self._each()], dim=-1)
+
+    def gradient(self, batch: Batch, feature_gradient: Tensor) -> Tensor:
+        """[n, N, 3], the sum over the parts."""
+        return self.features_and_pullback(batch)[1](feature_gradient)
+
+    def features_and_pullback(self, batch: Batch, first: int = 0) -> tuple[Tensor, Any]:
+        """Those of the parts, from part number `first` on."""
+        pairs = [part.features_and_pullback(batch) for part in self._each()[first:]]
+        widths = [features.shape[-1] for features, _ in pairs]
+
+        def pull(gradient: Tensor) -> Tensor:
+            pieces = zip(pairs, gradient.split(widths, -1), strict=True)
+            return torch.stack([one(piece) for (_, one), piece in pieces]).sum(0)
+
+        return torch.cat([features for features, _ in pairs], dim=-1), pull
+
+    def permutation(self, permutation: Tensor, numbers: Tensor) -> Tensor:
+        """Every part's own, one after the other."""
+        return _stacked([part.permutation(permutation, numbers) for part in self._each()])
+
+    def feature_groups(self, numbers: Tensor) -> Tensor:
+        """Every part's own, numbered on."""
+        groups, start = [], 0
+        for part in self._each():
+            groups.append(part.feature_groups(numbers) + start)
+            start = int(groups[-1].max()) + 1
+        return torch.cat(groups)
+
+    def to_config(self) -> dict[str, Any]:
+        """The kind, and the parts' configurations."""
+        return {"kind": self.kind, "parts": [part.to_config() for part in self._each()]}
+
+
+def _stacked(indices: list[Tensor]) -> Tensor:
+    """Index vectors of blocks as one over all of them."""
+    starts = [0]
+    for index in indices[:-1]:
+        starts.append(starts[-1] + len(index))
+    return torch.cat([index + start for index, start in zip(indices, starts, strict=True)])

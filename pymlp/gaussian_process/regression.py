@@ -27,6 +27,7 @@ from pymlp.gaussian_process.training_set import (
     with_symmetry,
 )
 from pymlp.gaussian_process.variance import Posterior
+from pymlp.gaussian_process.weight_search import fit_feature_weights
 from pymlp.structures import Batch
 
 __all__ = ["FitReport", "GaussianProcess", "GaussianProcessPrediction"]
@@ -46,6 +47,8 @@ class GaussianProcess:
             features may lose; None keeps all features.
         permutations: atom permutations [S, N] of equivalent atoms, a closed group with the
             identity, for whole-structure features; see `pymlp.permutations`.
+        feature_weights: [p] factors on raw features, length scales of their own; `fit` can find
+            them (`weight_structures`).
         energy_noise: σ_E in eV, start or fixed value.
         force_noise: σ_F in eV/Å, start or fixed value.
         signal_variance: σ_f² in eV², used where hyperparameters are not optimised.
@@ -145,6 +148,7 @@ class GaussianProcess:
         subset: int | None = 50,
         restarts: int = 0,
         start_from_data: bool = True,
+        weight_structures: int | None = None,
         options: solvers.SolverOptions | None = None,
         checkpoint: str | Path | None = None,
         report: Callable[[str], None] | None = None,
@@ -167,6 +171,9 @@ class GaussianProcess:
             restarts: of the likelihood's maximisation.
             start_from_data: start the search at a length scale and noises read off the data, not
                 at the constructor's.
+            weight_structures: find a length scale for every group of features, and with them all
+                other hyperparameters, by the likelihood of so many random structures (whole
+                structures with energies and forces); takes the place of `subset`.
             options: of the solver.
             checkpoint: file where conjugate gradients save their state and find it again; one
                 per rank.
@@ -186,8 +193,22 @@ class GaussianProcess:
         if shards.active and method != "cg":
             raise ValueError(f"method must be 'cg' over several ranks, got {method!r}")
         with torch.no_grad():
+            weighted = None
+            if optimize and weight_structures is not None:
+                started = time.process_time()
+                weighted = fit_feature_weights(
+                    self, _labelled(batch, energies, forces), weight_structures, report=report
+                )
+                likelihood_seconds = time.process_time() - started
             training = self.prepare(batch, energies, forces, shards)
-            if optimize:
+            if weighted is not None:
+                self.report.log_likelihood, found_with = weighted
+                self.report.likelihood_structures = found_with
+                self.hyperparameters = self.hyperparameters.for_structures(
+                    found_with, len(batch), training.discarded
+                )
+                self.report.cpu_seconds["likelihood"] = likelihood_seconds
+            elif optimize:
                 part = training
                 if shards.active:  # the same structures on every rank
                     part = self._labelled_subset(batch, energies, forces, subset)

@@ -58,7 +58,7 @@ class GaussianProcessPotential(Potential):
         uncertainty: bool = True,
     ) -> None:
         nn.Module.__init__(self)
-        first = process.inputs
+        first: nn.Module = process.inputs
         if isinstance(first, CombinedInputs):
             first = first.parts[0]
         if not isinstance(first, (ConcatenatedInputs, AtomicInputs)):

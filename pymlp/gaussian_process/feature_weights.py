@@ -238,8 +238,8 @@ def maximize_weights(
 
     def unpack(vector: list[float]) -> tuple[Covariance, Tensor, float, float]:
         values = [math.exp(value) for value in vector]
-        parameters = dict(zip(names, values[count:-2], strict=True))
-        return covariance.replace(**parameters), weights.new_tensor(values[:count]), *values[-2:]
+        found = covariance.replace(**dict(zip(names, values[count:-2], strict=True)))
+        return found, weights.new_tensor(values[:count]), values[-2], values[-1]
 
     def objective(vector: list[float]) -> tuple[float, list[float]]:
         nonlocal best

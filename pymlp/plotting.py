@@ -256,8 +256,6 @@ def surface_maps(
     Raises:
         ValueError: no panels, an image of the wrong shape or without any value.
     """
-    from matplotlib.ticker import MaxNLocator, ScalarFormatter
-
     x, y = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
     images = [(title, np.ma.masked_invalid(image), kind) for title, image, kind in panels]
     if not images:
@@ -271,6 +269,8 @@ def surface_maps(
     width = min(columns, len(images))
     rows = -(-len(images) // width)
     figure, axes = _figure(nrows=rows, ncols=width, size=(3.9 * width, 3.0 * rows), squeeze=False)
+    from matplotlib.ticker import MaxNLocator, ScalarFormatter
+
     values = [image for _, image, kind in images if kind == "value"]
     if limits is None and values:
         limits = min(float(v.min()) for v in values), max(float(v.max()) for v in values)

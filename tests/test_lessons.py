@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from pathlib import Path
 
 import pytest
@@ -169,6 +170,12 @@ def test_begin_follows_the_runner_and_else_the_environment(tmp_path: Path, monke
     assert own.short
     assert own.choose(1000, 5) == 5
     assert own.output == tmp_path / "own"
+
+
+def test_without_matplotlib_the_cure_is_named(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(ImportError, match=r"pip install 'pymlp\[train\]'"):
+        run(find("1"), tmp_path)
 
 
 def test_command_line(tmp_path: Path) -> None:

@@ -143,16 +143,36 @@ def prepare_pages(rows: list[str], pages: list[str], short: bool) -> None:
     for name in ("conf.py", "api.md"):
         shutil.copyfile(docs / name, SOURCE / name)
     mode = "**This site was built in short mode: its numbers mean nothing.**" if short else ""
-    table = "\n".join(["| lesson | runs for |", "| --- | --- |", *rows])
+    table = "\n".join(["| lesson | took, when its page was made |", "| --- | --- |", *rows])
     index = (docs / "index.md").read_text(encoding="utf-8")
-    filled = index.replace("@lessons@", table).replace("@pages@", "\n".join(pages))
-    (SOURCE / "index.md").write_text(filled.replace("@mode@", mode), encoding="utf-8")
+    parts = {"lessons": table, "pages": "\n".join(pages), "mode": mode, "reaction": reaction()}
+    for name, part in parts.items():
+        index = index.replace(f"@{name}@", part)
+    (SOURCE / "index.md").write_text(index, encoding="utf-8")
     for source, name in ((ROOT / "README.md", "readme.md"), (docs / "gaussian_process.md", None)):
         text = source.read_text(encoding="utf-8")
         if name == "readme.md":
             text = re.sub(r"\A# .*", "# README", text)
         page = SOURCE / (name or source.name)
         page.write_text(without_links_into_the_checkout(text), encoding="utf-8")
+
+
+def reaction() -> str:
+    """The Claisen rearrangement along its path, to be turned and played."""
+    import numpy as np
+
+    from pymlp.data import claisen_irc_path
+    from pymlp.molecule_view import molecule_html
+
+    path = np.load(claisen_irc_path())
+    order = np.argsort(path["arc_length"])[::2]
+    return molecule_html(
+        path["numbers"],
+        path["coordinates"][order],
+        labels=[f"ξ = {xi:.2f} Å" for xi in path["xi"][order]],
+        title="The Claisen rearrangement, lessons 5 to 7: drag to turn, ▶ to see it happen.",
+        frames_per_second=15,
+    )
 
 
 def without_links_into_the_checkout(text: str) -> str:

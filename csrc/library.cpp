@@ -64,7 +64,15 @@ STABLE_TORCH_LIBRARY(pymlp, m) {
   m.def(
       "all_pairs(Tensor positions, Tensor structure_offsets, float cutoff) -> "
       "(Tensor pair_offsets, Tensor centers, Tensor neighbors)");
+  m.def(
+      "cell_list(Tensor positions, Tensor structure_offsets, Tensor cell, Tensor pbc, float "
+      "cutoff) "
+      "-> (Tensor pair_offsets, Tensor neighbors, Tensor shifts)");
   m.def("pair_differences(Tensor positions, Tensor pair_offsets, Tensor neighbors) -> Tensor");
+  m.def(
+      "image_differences(Tensor positions, Tensor cell, Tensor structure_index, Tensor "
+      "pair_offsets, "
+      "Tensor neighbors, Tensor shifts) -> Tensor");
   m.def(
       "pair_differences_backward(Tensor grad_output, Tensor pair_offsets, Tensor neighbors) -> "
       "Tensor");

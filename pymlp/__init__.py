@@ -29,6 +29,7 @@ _MODULES = frozenset(
         "neighbors",
         "networks",
         "ops",
+        "pair_ops",
         "plotting",
         "potential",
         "structures",
@@ -81,6 +82,7 @@ __all__ = [
     "neighbors",
     "networks",
     "ops",
+    "pair_ops",
     "plotting",
     "potential",
     "read",
@@ -109,6 +111,7 @@ if TYPE_CHECKING:
         neighbors,
         networks,
         ops,
+        pair_ops,
         plotting,
         potential,
         structures,
@@ -127,7 +130,7 @@ if TYPE_CHECKING:
 # A library that does not load must not keep `pymlp doctor` from saying why: the ImportError
 # (torch version, what was built, the fix) comes again at the first use of anything that computes.
 with contextlib.suppress(ImportError):
-    importlib.import_module("pymlp.ops")
+    importlib.import_module("pymlp.pair_ops")  # and pymlp.ops
 
 
 def __getattr__(name: str) -> Any:

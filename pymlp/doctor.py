@@ -18,7 +18,6 @@ _REBUILD = "rebuild in the source folder: pip install . --no-build-isolation"
 _PACKAGES = (
     ("numpy", True, "pip install numpy"),
     ("ase", True, "pip install ase"),
-    ("vesin", True, "pip install vesin"),
     ("safetensors", True, "pip install safetensors"),
     ("pydantic", True, "pip install pydantic"),
     ("ruamel.yaml", True, "pip install ruamel.yaml"),
@@ -125,9 +124,9 @@ def _build_info(report: Report) -> None:
 def _op_library(report: Report) -> None:
     import torch
 
-    from pymlp import deep_pot_ops, ops
+    from pymlp import deep_pot_ops, ops, pair_ops
 
-    names = (*ops.OP_NAMES, *deep_pot_ops.OP_NAMES)
+    names = (*ops.OP_NAMES, *pair_ops.OP_NAMES, *deep_pot_ops.OP_NAMES)
     missing = [name for name in names if not hasattr(torch.ops.pymlp, name)]
     if missing:
         raise ImportError(f"torch.ops.pymlp lacks {', '.join(missing)}")

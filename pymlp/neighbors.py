@@ -16,14 +16,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from functools import cached_property
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from pymlp import ops
+from pymlp import pair_ops
 from pymlp.structures import Batch
 
 __all__ = [
@@ -34,12 +32,10 @@ __all__ = [
     "stress_from_pairs",
 ]
 
-_Array: TypeAlias = NDArray[Any]
-
 #: Atoms closer than this (Å) are one atom written twice, and have no direction between them.
 COINCIDENT = 1e-6
 
-#: Isolated structures up to this size are compared pair by pair, larger ones by a cell list:
+#: Isolated structures up to this size are compared pair by pair, larger ones by a grid of cells:
 #: where the two cost the same at a cutoff of 5 Å and molecular density.
 ALL_PAIRS_ATOMS = 400
 
@@ -50,17 +46,20 @@ class NeighborList:
 
     Attributes:
         pair_offsets: [A + 1] int64, where the pairs of each centre begin.
-        centers: [P] int64.
         neighbors: [P] int64.
-        shifts: [P, 3] int64, cell vectors added to the neighbour; ``None`` if all are zero.
+        shifts: [P, 3] int32, cell vectors added to the neighbour; ``None`` if all are zero.
         cutoff: Å; infinite where every pair is listed whatever the distance.
     """
 
     pair_offsets: Tensor
-    centers: Tensor
     neighbors: Tensor
     shifts: Tensor | None
     cutoff: float
+
+    @cached_property
+    def centers(self) -> Tensor:
+        """[P] int64, made from ``pair_offsets`` when first asked for."""
+        return pair_ops.centers_of(self.pair_offsets, self.n_pairs)
 
     @property
     def n_pairs(self) -> int:
@@ -76,7 +75,6 @@ class NeighborList:
         """Return the list on another device."""
         return NeighborList(
             self.pair_offsets.to(device),
-            self.centers.to(device),
             self.neighbors.to(device),
             None if self.shifts is None else self.shifts.to(device),
             self.cutoff,
@@ -86,8 +84,8 @@ class NeighborList:
 def neighbor_list(batch: Batch, cutoff: float) -> NeighborList:
     """List all pairs of atoms of a batch that are closer than ``cutoff``.
 
-    Isolated small structures go through ``torch.ops.pymlp.all_pairs`` together and stay on their
-    device; periodic and large ones go through vesin on the CPU, one by one.
+    Batches of isolated small structures go through ``torch.ops.pymlp.all_pairs`` and stay on their
+    device; others go through ``torch.ops.pymlp.cell_list`` on the CPU.
 
     Args:
         batch: structures, any mixture of isolated and periodic ones.
@@ -100,142 +98,51 @@ def neighbor_list(batch: Batch, cutoff: float) -> NeighborList:
     """
     if not isinstance(cutoff, (int, float)) or not cutoff > 0:
         raise ValueError(f"cutoff must be a number above zero (Å), got {cutoff!r}")
-    if math.isinf(cutoff) and batch.periodic:
+    cutoff = float(cutoff)
+    periodic = batch.periodic
+    if math.isinf(cutoff) and periodic:
         raise ValueError("cutoff must be finite for periodic structures, got infinity")
+    positions = batch.positions.detach()
+    if not periodic and (math.isinf(cutoff) or max(batch.lengths, default=0) <= ALL_PAIRS_ATOMS):
+        offsets, _, neighbors = pair_ops.all_pairs(positions, batch.structure_offsets, cutoff)
+        result = NeighborList(offsets, neighbors, None, cutoff)
+        if positions.device.type != "cpu":  # there the op looks at this itself
+            _check_geometry(batch, result)
+        return result
+    offsets, neighbors, shifts = pair_ops.cell_list(
+        positions.cpu(),
+        batch.structure_offsets.cpu(),
+        batch.cell.detach().cpu().to(positions.dtype),
+        batch.pbc.cpu(),
+        cutoff,
+    )
+    return NeighborList(offsets, neighbors, shifts if periodic else None, cutoff).to(
+        positions.device
+    )
+
+
+def _check_geometry(batch: Batch, pairs: NeighborList) -> None:
+    """Refuse isolated structures with atoms on top of each other or nowhere."""
+    positions = batch.positions.detach()
     # A sum is finite only if all its terms are; searches would drop such atoms without a word.
-    if not bool(torch.isfinite(batch.positions.detach().sum())):
-        finite = torch.isfinite(batch.positions).all(dim=1)
+    if not bool(torch.isfinite(positions.sum())):
+        finite = torch.isfinite(positions).all(dim=1)
         raise ValueError(
             f"positions must be finite, got NaN or Inf at atom {int((~finite).nonzero()[0])} "
             "of the batch"
         )
-    lengths = batch.lengths
-    if not batch.periodic and (math.isinf(cutoff) or max(lengths, default=0) <= ALL_PAIRS_ATOMS):
-        offsets, centers, neighbors = ops.all_pairs(
-            batch.positions.detach(), batch.structure_offsets, float(cutoff)
-        )
-        result = NeighborList(offsets, centers, neighbors, None, float(cutoff))
-        _refuse_coincident(batch, result)
-        return result
-    return _mixed_list(batch, lengths, float(cutoff))
-
-
-def _mixed_list(batch: Batch, lengths: list[int], cutoff: float) -> NeighborList:
-    """Structure by structure: vesin where periodic or large, all pairs elsewhere."""
-    positions = batch.positions.detach().cpu()
-    cells = batch.cell.detach().to("cpu", torch.float64).numpy()
-    pbc = batch.pbc.cpu().numpy()
-    parts: list[tuple[Tensor, Tensor, Tensor]] = []
-    begin = 0
-    for index, n_atoms in enumerate(lengths):
-        own = positions[begin : begin + n_atoms]
-        if n_atoms == 0:
-            continue
-        if pbc[index].any() or n_atoms > ALL_PAIRS_ATOMS:
-            part = _cell_list(own.double().numpy(), cells[index], pbc[index], cutoff, index)
-        else:
-            offsets, centers, neighbors = ops.all_pairs(own, torch.tensor([0, n_atoms]), cutoff)
-            alone = Batch(own, batch.numbers[begin : begin + n_atoms].cpu(), [0, n_atoms])  # type: ignore[arg-type]
-            found = NeighborList(offsets, centers, neighbors, None, cutoff)
-            _refuse_coincident(alone, found, index)
-            part = centers, neighbors, torch.zeros(len(centers), 3, dtype=torch.int64)
-        parts.append((part[0] + begin, part[1] + begin, part[2]))
-        begin += n_atoms
-    device = batch.positions.device
-    centers, neighbors, shifts = (torch.cat(column) for column in zip(*parts, strict=True))
-    counts = torch.bincount(centers, minlength=batch.n_atoms)
-    return NeighborList(
-        pair_offsets=torch.cat([counts.new_zeros(1), counts.cumsum(0)]).to(device),
-        centers=centers.to(device),
-        neighbors=neighbors.to(device),
-        shifts=shifts.to(device) if batch.periodic else None,
-        cutoff=cutoff,
-    )
-
-
-def _cell_list(
-    positions: _Array, cell: _Array, pbc: _Array, cutoff: float, structure: int
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Centres [P], neighbours [P] and shifts [P, 3] of one structure, by vesin, sorted."""
-    import vesin
-
-    # The order in which several threads find pairs does not matter: they are sorted below.
-    n_threads = torch.get_num_threads() if len(positions) > 1000 else 1
-    search = vesin.NeighborList(cutoff=cutoff, full_list=True, n_threads=n_threads)
-    box = _complete_cell(cell, pbc) if pbc.any() else np.zeros((3, 3))
-    found, moved, distances = search.compute(positions, box, pbc, "PSd", copy=False)
-    if len(found) == 0:
-        none = torch.zeros(0, dtype=torch.int64)
-        return none, none, none.reshape(0, 3)
-    if distances.min() < COINCIDENT:
-        pair = int(distances.argmin())
-        raise _coincident(structure, int(found[pair, 0]), int(found[pair, 1]), distances[pair])
-    return _sorted_pairs(found.view(np.int64), moved, len(positions))
-
-
-def _sorted_pairs(pairs: _Array, shifts: _Array, n_atoms: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Sort pairs [P, 2] with shifts [P, 3] by centre, neighbour and shift.
-
-    Each pair is packed into one integer that sorts as it should, and unpacked afterwards: four
-    times as fast as sorting indices and gathering by them.
-    """
-    centers, neighbors = np.ascontiguousarray(pairs.T)
-    moved = np.ascontiguousarray(shifts.T)
-    low, high = moved.min(axis=1), moved.max(axis=1)
-    atom_bits = (n_atoms - 1).bit_length()
-    bits = [int(span).bit_length() for span in high - low]
-    if 2 * atom_bits + sum(bits) > 62:
-        order = np.lexsort([*moved[::-1], neighbors, centers])
-        unpacked = shifts[order].astype(np.int64)
-        centers, neighbors = centers[order], neighbors[order]
-    else:
-        key = centers << atom_bits
-        key |= neighbors
-        for axis in range(3):
-            key <<= bits[axis]
-            key += moved[axis]
-            key -= low[axis]
-        # Torch sorts integers by digits, three times as fast as numpy compares them.
-        key = torch.from_numpy(key).sort().values.numpy()
-        unpacked = np.empty((len(key), 3), dtype=np.int64)
-        for axis in (2, 1, 0):
-            np.bitwise_and(key, (1 << bits[axis]) - 1, out=unpacked[:, axis])
-            key >>= bits[axis]
-        unpacked += low
-        centers, neighbors = key >> atom_bits, key & ((1 << atom_bits) - 1)
-    return torch.from_numpy(centers), torch.from_numpy(neighbors), torch.from_numpy(unpacked)
-
-
-def _complete_cell(cell: _Array, pbc: _Array) -> _Array:
-    """Replace the vectors that are not periodic by unit vectors orthogonal to all others."""
-    if pbc.all():
-        return cell
-    box = np.where(pbc[:, None], cell, 0.0)
-    # The last right singular vectors span what the periodic vectors leave.
-    free = list(np.linalg.svd(box)[2][int(pbc.sum()) :])
-    for axis in np.flatnonzero(~pbc):
-        box[axis] = free.pop()
-    return box
-
-
-def _refuse_coincident(batch: Batch, pairs: NeighborList, structure: int | None = None) -> None:
-    """Refuse isolated structures with atoms on top of each other."""
     if pairs.n_pairs == 0:
         return
-    squares = displacements(batch.positions.detach(), pairs).square().sum(dim=1)
+    squares = displacements(positions, pairs).square().sum(dim=1)
     if bool(squares.min() >= COINCIDENT**2):
         return
     pair = int(squares.argmin())
     i, j = int(pairs.centers[pair]), int(pairs.neighbors[pair])
-    own = int(batch.structure_index[i])
-    begin = int(batch.structure_offsets[own])
-    distance = float(squares[pair]) ** 0.5
-    raise _coincident(own if structure is None else structure, i - begin, j - begin, distance)
-
-
-def _coincident(structure: int, i: int, j: int, distance: float) -> ValueError:
-    return ValueError(
-        f"structure {structure}: atoms {i} and {j} coincide (distance {distance:.1e} Å)"
+    structure = int(batch.structure_index[i])
+    begin = int(batch.structure_offsets[structure])
+    raise ValueError(
+        f"structure {structure}: atoms {i - begin} and {j - begin} coincide "
+        f"(distance {float(squares[pair]) ** 0.5:.1e} Å)"
     )
 
 
@@ -267,20 +174,24 @@ def displacements(
             f"neighbor_list must be of these positions: it has {neighbor_list.n_atoms} atoms, "
             f"positions have {positions.shape[0]}"
         )
-    d = ops.pair_differences(positions, neighbor_list.pair_offsets, neighbor_list.neighbors)
-    if neighbor_list.shifts is None:
-        return d
+    offsets, neighbors, shifts = (
+        neighbor_list.pair_offsets,
+        neighbor_list.neighbors,
+        neighbor_list.shifts,
+    )
+    if shifts is None:
+        return pair_ops.pair_differences(positions, offsets, neighbors)
     if cell is None:
         raise ValueError("cell must be given for a neighbour list with shifts, got None")
-    shifts = neighbor_list.shifts.to(positions.dtype)
-    if cell.dim() == 3 and cell.shape[0] == 1:
-        cell = cell[0]
     if cell.dim() == 2:
-        return d.addmm_(shifts, cell)
+        cell = cell[None]
     if structure_index is None:
-        raise ValueError("structure_index must be given for more than one cell, got None")
-    own = cell.index_select(0, structure_index.index_select(0, neighbor_list.centers))
-    return d + torch.bmm(shifts[:, None, :], own)[:, 0]
+        if len(cell) != 1:
+            raise ValueError("structure_index must be given for more than one cell, got None")
+        structure_index = offsets[:0]
+    return pair_ops.image_differences(
+        positions, cell.to(positions.dtype), structure_index, offsets, neighbors, shifts
+    )
 
 
 def forces_from_pairs(pair_gradients: Tensor, neighbor_list: NeighborList) -> Tensor:
@@ -293,7 +204,7 @@ def forces_from_pairs(pair_gradients: Tensor, neighbor_list: NeighborList) -> Te
     Returns:
         [A, 3] eV/Å; differentiable, and the same bits every time on a CPU.
     """
-    return -ops.pair_differences_backward(
+    return -pair_ops.pair_differences_backward(
         pair_gradients, neighbor_list.pair_offsets, neighbor_list.neighbors
     )
 

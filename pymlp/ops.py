@@ -31,8 +31,7 @@ Common arguments, all on one device (SPEC of the sums: equations 1-6):
 A row of features holds the radial functions [n_channels, R], then the angular ones [pairs of
 channels (0,0), (0,1) ... (1,1) ..., S]. R = 0 or S = 0 gives one kind alone.
 
-Beside them: ``all_pairs`` (neighbour list of molecules), ``pair_differences`` and its
-``_backward`` (between atoms and pairs; linear, so differentiable any number of times).
+Neighbour lists and what carries them to positions: :mod:`pymlp.pair_ops`.
 
 Raises:
     ValueError: for shapes, dtypes, devices, index values or numbers that do not fit; the message
@@ -201,56 +200,6 @@ def _register_family(family: str) -> None:
         torch.library.register_fake(f"pymlp::{name}", fake)
 
 
-def _fake_all_pairs(
-    positions: Tensor, structure_offsets: Tensor, cutoff: float
-) -> tuple[Tensor, Tensor, Tensor]:
-    pairs = torch.library.get_ctx().new_dynamic_size()
-    return (
-        structure_offsets.new_empty((positions.shape[0] + 1,)),
-        structure_offsets.new_empty((pairs,)),
-        structure_offsets.new_empty((pairs,)),
-    )
-
-
-def _centers(pair_offsets: Tensor, n_pairs: int) -> Tensor:
-    atoms = torch.arange(len(pair_offsets) - 1, device=pair_offsets.device)
-    return atoms.repeat_interleave(pair_offsets.diff(), output_size=n_pairs)
-
-
-def _register_pair_differences() -> None:
-    # Two linear maps, each the adjoint of the other, so that all derivatives are known.
-    forward, backward = (_overload(f"pair_differences{kind}") for kind in ("", "_backward"))
-
-    def forward_vjp(ctx: Any, grad: Tensor) -> Any:
-        return _with_none(ctx, backward(grad, *_inputs(ctx)[1:]))
-
-    def backward_vjp(ctx: Any, grad: Tensor) -> Any:
-        return _with_none(ctx, forward(grad, *_inputs(ctx)[1:]))
-
-    def fake_forward(positions: Tensor, pair_offsets: Tensor, neighbors: Tensor) -> Tensor:
-        return positions.new_empty((neighbors.shape[0], 3))
-
-    def fake_backward(grad_output: Tensor, pair_offsets: Tensor, neighbors: Tensor) -> Tensor:
-        return grad_output.new_empty((pair_offsets.shape[0] - 1, 3))
-
-    def cuda_forward(positions: Tensor, pair_offsets: Tensor, neighbors: Tensor) -> Tensor:
-        centers = _centers(pair_offsets, len(neighbors))
-        return positions.index_select(0, neighbors) - positions.index_select(0, centers)
-
-    def cuda_backward(grad_output: Tensor, pair_offsets: Tensor, neighbors: Tensor) -> Tensor:
-        sums = grad_output.new_zeros(len(pair_offsets) - 1, 3)
-        sums.index_add_(0, neighbors, grad_output)
-        return sums.index_add_(0, _centers(pair_offsets, len(neighbors)), grad_output, alpha=-1)
-
-    for name, derivative, fake, cuda in (
-        ("pair_differences", forward_vjp, fake_forward, cuda_forward),
-        ("pair_differences_backward", backward_vjp, fake_backward, cuda_backward),
-    ):
-        _register_autograd(name, derivative)
-        torch.library.register_fake(f"pymlp::{name}", fake)
-        _library.impl(name, cuda, "CUDA")
-
-
 def _refuse_cuda(name: str) -> Callable[..., Any]:
     def no_kernel(*args: Any) -> Any:
         raise RuntimeError(
@@ -264,16 +213,11 @@ def _refuse_cuda(name: str) -> Callable[..., Any]:
 
 for _family in FAMILIES:
     _register_family(_family)
-torch.library.register_fake("pymlp::all_pairs", _fake_all_pairs)
-_register_pair_differences()
 
-OP_NAMES = (
-    *(
-        family + kind
-        for family in FAMILIES
-        for kind in ("", "_backward", "_jvp", "_double_backward", "_jacobian")
-    ),
-    "all_pairs",
+OP_NAMES = tuple(
+    family + kind
+    for family in FAMILIES
+    for kind in ("", "_backward", "_jvp", "_double_backward", "_jacobian")
 )
 """Names of the ops that need kernels of this library on every device."""
 
@@ -368,71 +312,4 @@ def ani_jacobian(displacements: Tensor, *rest: Any) -> Tensor:
     """J [P, F, 3] of :func:`ani`; pairs of other centres are 0 by construction."""
     _check_float("displacements", displacements)
     result: Tensor = torch.ops.pymlp.ani_jacobian.default(displacements, *rest)
-    return result
-
-
-def all_pairs(
-    positions: Tensor, structure_offsets: Tensor, cutoff: float
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the full neighbour list of isolated structures.
-
-    Args:
-        positions: [A, 3] Å, float32 or float64.
-        structure_offsets: [B+1] int64, first atom of every structure.
-        cutoff: Å; infinity gives all pairs, a topology that depends on the offsets alone.
-
-    Returns:
-        pair_offsets [A+1], centers [P], neighbors [P], int64; by centre, then by neighbour.
-
-    Raises:
-        ValueError: for shapes, dtypes, devices or a cutoff that do not fit.
-        TypeError: for positions that are neither float32 nor float64.
-    """
-    _check_float("positions", positions)
-    result: tuple[Tensor, Tensor, Tensor] = torch.ops.pymlp.all_pairs.default(
-        positions, structure_offsets, cutoff
-    )
-    return result
-
-
-def pair_differences(positions: Tensor, pair_offsets: Tensor, neighbors: Tensor) -> Tensor:
-    """Return r_neighbor - r_center for every pair; differentiable any number of times.
-
-    Args:
-        positions: [A, 3], float32 or float64.
-        pair_offsets: [A+1] int64, first pair of every centre.
-        neighbors: [P] int64.
-
-    Returns:
-        [P, 3], in the unit of the positions.
-
-    Raises:
-        ValueError: for shapes, dtypes, devices or index values that do not fit.
-        TypeError: for positions that are neither float32 nor float64.
-    """
-    _check_float("positions", positions)
-    result: Tensor = torch.ops.pymlp.pair_differences.default(positions, pair_offsets, neighbors)
-    return result
-
-
-def pair_differences_backward(
-    grad_output: Tensor, pair_offsets: Tensor, neighbors: Tensor
-) -> Tensor:
-    """Return dE/dr [A, 3] from dE/dd [P, 3]; differentiable any number of times.
-
-    The same bits on any number of CPU threads. Not on CUDA, where torch adds with atomics.
-
-    Args:
-        grad_output: [P, 3], float32 or float64.
-        pair_offsets: [A+1] int64, first pair of every centre.
-        neighbors: [P] int64.
-
-    Raises:
-        ValueError: for shapes, dtypes, devices or index values that do not fit.
-        TypeError: for a grad_output that is neither float32 nor float64.
-    """
-    _check_float("grad_output", grad_output)
-    result: Tensor = torch.ops.pymlp.pair_differences_backward.default(
-        grad_output, pair_offsets, neighbors
-    )
     return result

@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pymlp import ops
+from pymlp import ops, pair_ops
 from tests import cuda_emulation as emulation
 from tests import neighbourhoods as near
 from tests.cases import Case, ani_grid, batch, cases
@@ -193,7 +193,7 @@ def test_all_pairs(sizes: list[int], dtype: torch.dtype, sanitized: Path, tmp_pa
     offsets = torch.tensor([0, *sizes]).cumsum(0)
     positions = 3 * probe((sum(sizes), 3), 3, dtype)
     for cutoff in (0.5, 4.0, math.inf):
-        expected = ops.all_pairs(positions, offsets, cutoff)
+        expected = pair_ops.all_pairs(positions, offsets, cutoff)
         for seed in (1, 2):
             found = emulation.all_pairs(sanitized, tmp_path, seed, positions, offsets, cutoff)
             for name, a, b in zip(

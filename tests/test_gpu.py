@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pymlp import ops
+from pymlp import ops, pair_ops
 from tests.cases import Case, cases
 
 DTYPES = [torch.float32, torch.float64]
@@ -152,15 +152,15 @@ def test_all_pairs(sizes: list[int], dtype: torch.dtype) -> None:
     offsets = torch.tensor([0, *sizes]).cumsum(0)
     positions = 3 * probe((sum(sizes), 3), 4, dtype)
     for cutoff in (0.5, 4.0, math.inf):
-        found = ops.all_pairs(positions.cuda(), offsets.cuda(), cutoff)
-        for a, b in zip(found, ops.all_pairs(positions, offsets, cutoff), strict=True):
+        found = pair_ops.all_pairs(positions.cuda(), offsets.cuda(), cutoff)
+        for a, b in zip(found, pair_ops.all_pairs(positions, offsets, cutoff), strict=True):
             assert torch.equal(a.cpu(), b), f"cutoff {cutoff}"
 
 
 @pytest.mark.parametrize("offsets", [[0, 4], [1, 5], [0, 6], [0]])
 def test_wrong_structure_offsets_are_refused(offsets: list[int]) -> None:
     with pytest.raises(ValueError, match="ascend from 0 to A = 5"):
-        ops.all_pairs(torch.rand(5, 3, device="cuda"), torch.tensor(offsets).cuda(), 2.0)
+        pair_ops.all_pairs(torch.rand(5, 3, device="cuda"), torch.tensor(offsets).cuda(), 2.0)
 
 
 def test_mixed_devices_are_refused() -> None:

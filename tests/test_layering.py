@@ -127,7 +127,7 @@ def test_formulas_name_their_equation_and_have_no_loops_over_data(file: Path) ->
 # ---------------------------------------------------------------------------------------- Python
 TENSORS_ONLY: set[str] = set()
 DATA = {"units", "structures", "structure_checks"}
-DESCRIPTORS = {"ops", "deep_pot_ops", "embedding", "neighbors", "descriptors"} | DATA
+DESCRIPTORS = {"ops", "pair_ops", "deep_pot_ops", "embedding", "neighbors", "descriptors"} | DATA
 # The Gaussian process itself works on tensors; these of its files lead there from structures.
 GP_ON_STRUCTURES = {"__init__", "inputs", "predictor", "regression", "solvers", "sparse"}
 GP_ON_STRUCTURES |= {"state", "training_set", "weight_search"}
@@ -144,7 +144,8 @@ PYTHON_LAYERS: dict[str, set[str]] = {
     "ops": {"_C"},
     "deep_pot_ops": {"ops"},
     "embedding": TENSORS_ONLY,
-    "neighbors": {"ops"} | DATA,
+    "pair_ops": {"ops"},
+    "neighbors": {"pair_ops"} | DATA,
     "descriptors": DESCRIPTORS,
     "networks": TENSORS_ONLY,
     "covariances": TENSORS_ONLY,
@@ -225,7 +226,7 @@ def test_python_layers_name_existing_modules() -> None:
 
 
 def test_imports_are_read() -> None:
-    assert imported_units(PACKAGE / "neighbors.py") >= {"ops", "structures"}
+    assert imported_units(PACKAGE / "neighbors.py") >= {"pair_ops", "structures"}
     assert "gaussian_process" in imported_units(PACKAGE / "gaussian_process" / "regression.py")
 
 

@@ -10,13 +10,14 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 import torch
+import vesin
 from ase import Atoms
 from ase.neighborlist import neighbor_list as ase_neighbor_list
-from hypothesis import given, reject
+from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from pymlp import Batch, NeighborList, displacements, neighbor_list, neighbors
+from pymlp import Batch, NeighborList, displacements, neighbor_list, neighbors, pair_ops
 from pymlp.neighbors import forces_from_pairs, stress_from_pairs
 
 
@@ -132,16 +133,123 @@ def test_large_isolated_structures_take_the_cell_list(monkeypatch: pytest.Monkey
     assert torch.equal(by_cells.pair_offsets, by_pairs.pair_offsets)
 
 
-@given(st.integers(0, 10**6), st.sampled_from([5, 2**30]))
-def test_pairs_are_sorted_by_centre_neighbour_and_shift(seed: int, n_atoms: int) -> None:
-    """Also where indices are too large to be packed into one integer."""
-    generator = np.random.default_rng(seed)
-    rows = np.unique(generator.integers(-3, 4, size=(50, 5)), axis=0)
-    rows[:, :2] = generator.integers(n_atoms - 5, n_atoms, size=(len(rows), 2))
-    rows = generator.permutation(np.unique(rows, axis=0))
-    i, j, s = neighbors._sorted_pairs(rows[:, :2], rows[:, 2:].astype(np.int32), n_atoms)
-    found = torch.cat([i[:, None], j[:, None], s], dim=1).tolist()
-    assert found == sorted(rows.tolist())
+# ------------------------------------------------------------------------------ the list of cells
+def by_vesin(batch: Batch, cutoff: float) -> list[tuple[int, ...]]:
+    """The same list by another program, structure by structure; vectors that are not periodic
+    are completed to right angles, which it needs."""
+    rows = []
+    begin = 0
+    for structure in batch:
+        r, pbc = structure.positions.numpy(), np.array(structure.pbc)
+        box = np.zeros((3, 3))
+        if structure.cell is not None and pbc.any():
+            box = np.where(pbc[:, None], structure.cell.numpy(), 0.0)
+            free = list(np.linalg.svd(box)[2][int(pbc.sum()) :])
+            for axis in np.flatnonzero(~pbc):
+                box[axis] = free.pop()
+        found, shifts = vesin.NeighborList(cutoff=cutoff, full_list=True).compute(r, box, pbc, "PS")
+        ends = found.astype(np.int64) + begin
+        rows += [tuple(row) for row in np.concatenate([ends, shifts], axis=1).tolist()]
+        begin += len(r)
+    return sorted(rows)
+
+
+def scattered(generator: np.random.Generator, n_atoms: int, box: np.ndarray) -> np.ndarray:
+    """Points in the cell, no two on top of each other: a shaken grid of fractions."""
+    edge = math.ceil(n_atoms ** (1 / 3))
+    grid = np.array(list(itertools.product(range(edge), repeat=3)))
+    chosen = generator.permutation(grid)[:n_atoms]
+    return (chosen + generator.uniform(-0.3, 0.3, chosen.shape)) / edge @ box
+
+
+@st.composite
+def large_batches(draw: st.DrawFn) -> Batch:
+    """Cells of 20 to 300 atoms: skewed, flat, partly periodic, atoms many cells outside."""
+    generator = np.random.default_rng(draw(st.integers(0, 10**6)))
+    frames = []
+    for _ in range(draw(st.integers(1, 2))):
+        n_atoms = draw(st.integers(20, 300))
+        edges = generator.uniform(0.6, 1.6, 3) * (8.0 * n_atoms) ** (1 / 3)
+        box = np.diag(edges) + draw(st.sampled_from([0.0, 0.3, 2.0])) * edges.mean() * np.tril(
+            generator.uniform(-1, 1, (3, 3)), -1
+        )
+        pbc = draw(st.tuples(st.booleans(), st.booleans(), st.booleans()))
+        positions = scattered(generator, n_atoms, box)
+        turns = generator.integers(-3, 4, positions.shape) * draw(st.sampled_from([0, 1, 1000]))
+        positions += np.where(np.array(pbc), turns, 0) @ box
+        frames.append(Atoms(["C"] * n_atoms, positions, cell=box, pbc=pbc))
+    return Batch.from_atoms(frames)
+
+
+@settings(max_examples=40)
+@given(large_batches(), st.floats(1.5, 5.0))
+def test_cells_agree_with_vesin(batch: Batch, cutoff: float) -> None:
+    offsets, neighbors, shifts = pair_ops.cell_list(
+        batch.positions, batch.structure_offsets, batch.cell, batch.pbc, cutoff
+    )
+    assert shifts.dtype == torch.int32
+    pairs = NeighborList(offsets, neighbors, shifts if batch.periodic else None, cutoff)
+    assert rows_of(pairs) == by_vesin(batch, cutoff)
+
+
+def test_one_atom_in_a_tiny_cell_sees_hundreds_of_images() -> None:
+    """More neighbours than are sorted by counting."""
+    cell = [[1.1, 0, 0], [0.3, 1.2, 0], [-0.2, 0.4, 1.0]]
+    pairs = check(Batch.from_arrays([1], [[17.0, -3, 5]], cell, True), 6.3)
+    assert pairs.n_pairs > 512
+    generator = np.random.default_rng(6)
+    box = np.array([[0.02, 0, 0], [0, 60.0, 0], [0, 0, 60]])
+    grid = np.array(list(itertools.product([0.0], range(20), range(20)))) * 3
+    grid[:, 0] += generator.uniform(0, 0.02, len(grid))
+    batch = Batch.from_arrays([1] * len(grid), grid, box, True)
+    assert rows_of(neighbor_list(batch, 3.2)) == by_vesin(batch, 3.2)
+
+
+def test_pairs_at_the_cutoff_are_in_both_directions_or_in_none() -> None:
+    """On lattices whose distances are the cutoff but for rounding, here and cells away."""
+    for edge, cutoff in ((0.7, 2.1), (1.0, 3.0), (0.1 * 3, 0.9)):
+        generator = np.random.default_rng(7)
+        grid = np.array(list(itertools.product(range(4), repeat=3))) * edge
+        grid += generator.integers(-50, 51, grid.shape) * (4 * edge)
+        batch = Batch.from_arrays([1] * 64, grid, np.eye(3) * 4 * edge, True)
+        pairs = neighbor_list(batch, cutoff)
+        rows = rows_of(pairs)
+        assert sorted((j, i, -a, -b, -c) for i, j, a, b, c in rows) == rows
+        d = displacements(batch.positions, pairs, batch.cell)
+        assert float(d.norm(dim=1).max()) <= cutoff
+        assert pairs.n_pairs >= 64 * 92
+
+
+def test_a_few_atoms_far_apart_need_little_memory() -> None:
+    positions = [[0.0, 0, 0], [1e6, 0, 0], [1e6, 1e6, 1], [1e6, 1e6, 2.5], [-1e6, 3, -1e6]]
+    batch = Batch.from_arrays([1] * 5, positions)
+    _, neighbors, shifts = pair_ops.cell_list(
+        batch.positions, batch.structure_offsets, batch.cell, batch.pbc, 2.0
+    )
+    assert neighbors.tolist() == [3, 2]
+    assert shifts.shape == (0, 3)
+
+
+def test_cells_refuse_what_they_cannot_serve() -> None:
+    batch = mixed_batch()
+    good = [batch.positions, batch.structure_offsets, batch.cell, batch.pbc, 3.0]
+    flat = batch.cell.clone()
+    flat[1, 0] = flat[1, 1]
+    for index, value, message in (
+        (0, batch.positions.long(), "float32 or float64"),
+        (0, batch.positions * 1e12, "more than 1e9 cells away"),
+        (0, batch.positions[:-1], "structure_offsets: expected to ascend"),
+        (2, batch.cell[:2], r"cell: expected shape \[B, 3, 3\], got \[2, 3, 3\]"),
+        (2, batch.cell.float(), "cell: expected the dtype of positions"),
+        (2, flat, "cell: expected linearly independent vectors.*structure 1"),
+        (3, batch.pbc.int(), "pbc: expected dtype bool"),
+        (4, math.inf, "cutoff: expected a finite length"),
+        (4, -1.0, "cutoff: expected a positive length"),
+        (4, 1e6, "cutoff: structure 1 has too many atoms and periodic images"),
+    ):
+        wrong = [*good[:index], value, *good[index + 1 :]]
+        with pytest.raises((ValueError, TypeError), match=message):
+            pair_ops.cell_list(*wrong)  # type: ignore[arg-type]
 
 
 def test_no_neighbours_no_atoms_no_structures() -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pymlp import _C, ops
+from pymlp import _C, ops, pair_ops
 from tests.cases import Case, cases
 
 NAMES = ["pair_offsets", "neighbors", "types", "channels", "weights", "radial", "distances"]
@@ -113,7 +113,7 @@ def test_mixed_devices_are_refused(case: Case) -> None:
 @pytest.mark.skipif(
     bool(_C.build_info()["cuda_architectures"]), reason="this build has CUDA kernels"
 )
-@pytest.mark.parametrize("name", ops.OP_NAMES)
+@pytest.mark.parametrize("name", [*ops.OP_NAMES, *pair_ops.OP_NAMES])
 def test_cuda_tensors_on_a_build_without_cuda_name_the_fix(name: str) -> None:
     """Calls what a CUDA tensor would be sent to: no GPU is needed for that."""
     overload = getattr(torch.ops.pymlp, name).default

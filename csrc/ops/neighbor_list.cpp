@@ -1,5 +1,6 @@
 // torch.ops.pymlp.all_pairs on the CPU: the full neighbour list of isolated structures, every atom
-// against every other of its structure. For molecules; vesin serves periodic and large systems.
+// against every other of its structure. For molecules; cell_list serves periodic and large systems.
+#include <atomic>
 #include <cmath>
 
 #include "checks.h"
@@ -20,10 +21,26 @@ void for_each_pair(const T* positions, const int64_t* offsets, int64_t begin, in
       for (int64_t j = offsets[b]; j < offsets[b + 1]; ++j) {
         const T* s = positions + 3 * j;
         const T x = s[0] - r[0], y = s[1] - r[1], z = s[2] - r[2];
-        if (i != j && (everything || x * x + y * y + z * z < limit)) take(i, j);
+        const T square = x * x + y * y + z * z;
+        if (i != j && (everything || square < limit)) take(i, j, square);
       }
     }
   }
+}
+
+// Names the first atom that is not finite, or the first two that coincide.
+template <class T>
+void refuse_structure(const T* positions, const int64_t* offsets, int64_t structure) {
+  const int64_t begin = offsets[structure];
+  for (int64_t x = 3 * begin; x < 3 * offsets[structure + 1]; ++x) {
+    if (!std::isfinite(positions[x])) refuse_not_finite(x / 3);
+  }
+  for_each_pair(positions, offsets, structure, structure + 1, 2 * kCoincident,
+                [&](int64_t i, int64_t j, T square) {
+                  if (!(square >= T(kCoincident * kCoincident))) {
+                    refuse_coincident(structure, i - begin, j - begin, std::sqrt(square));
+                  }
+                });
 }
 
 std::tuple<Tensor, Tensor, Tensor> all_pairs(Tensor positions, Tensor structure_offsets,
@@ -34,9 +51,7 @@ std::tuple<Tensor, Tensor, Tensor> all_pairs(Tensor positions, Tensor structure_
 
   const int64_t atoms = positions.size(0), structures = structure_offsets.size(0) - 1;
   const int64_t* offsets = structure_offsets.const_data_ptr<int64_t>();
-  bool ascending = offsets[0] == 0 && offsets[structures] == atoms;
-  for (int64_t b = 0; b < structures; ++b) ascending = ascending && offsets[b] <= offsets[b + 1];
-  require(ascending, "structure_offsets: expected to ascend from 0 to A = ", atoms);
+  check_structures(offsets, structures, atoms);
 
   Tensor pair_offsets = torch::stable::new_empty(structure_offsets, {atoms + 1});
   int64_t* first = pair_offsets.mutable_data_ptr<int64_t>();
@@ -45,21 +60,35 @@ std::tuple<Tensor, Tensor, Tensor> all_pairs(Tensor positions, Tensor structure_
   const auto run = [&]<class T>(T) {
     const T* r = positions.const_data_ptr<T>();
     std::fill(first, first + atoms + 1, 0);
-    torch::stable::parallel_for(0, structures, kStructuresPerThread,
-                                [&](int64_t begin, int64_t end) {
-                                  for_each_pair(r, offsets, begin, end, cutoff,
-                                                [&](int64_t i, int64_t) { ++first[i + 1]; });
-                                });
+    std::atomic<int64_t> refused{structures};  // the first of those that are
+    torch::stable::parallel_for(
+        0, structures, kStructuresPerThread, [&](int64_t begin, int64_t end) {
+          for (int64_t b = begin; b < end; ++b) {
+            T total = 0;  // finite only if all its terms are
+            for (int64_t x = 3 * offsets[b]; x < 3 * offsets[b + 1]; ++x) total += r[x];
+            bool apart = std::isfinite(total);
+            for_each_pair(r, offsets, b, b + 1, cutoff, [&](int64_t i, int64_t, T square) {
+              ++first[i + 1];
+              apart = apart && square >= T(kCoincident * kCoincident);
+            });
+            if (apart) continue;
+            int64_t earliest = refused;
+            while (b < earliest && !refused.compare_exchange_weak(earliest, b)) {
+            }
+            break;
+          }
+        });
+    if (refused < structures) refuse_structure(r, offsets, refused);
     for (int64_t i = 0; i < atoms; ++i) first[i + 1] += first[i];
-    centers = torch::stable::new_empty(structure_offsets, {first[atoms]});
-    neighbors = torch::stable::new_empty(structure_offsets, {first[atoms]});
+    centers = allocate(structure_offsets, "centers", {first[atoms]});
+    neighbors = allocate(structure_offsets, "neighbors", {first[atoms]});
     int64_t* center = centers.mutable_data_ptr<int64_t>();
     int64_t* neighbor = neighbors.mutable_data_ptr<int64_t>();
     torch::stable::parallel_for(
         0, structures, kStructuresPerThread, [&](int64_t begin, int64_t end) {
           if (begin >= end) return;
           int64_t p = first[offsets[begin]];
-          for_each_pair(r, offsets, begin, end, cutoff, [&](int64_t i, int64_t j) {
+          for_each_pair(r, offsets, begin, end, cutoff, [&](int64_t i, int64_t j, T) {
             center[p] = i;
             neighbor[p] = j;
             ++p;

@@ -70,6 +70,59 @@ Tensor pair_differences(Tensor positions, Tensor pair_offsets, Tensor neighbors)
   return out;
 }
 
+// r_neighbor - r_center + shift . cell, in one pass: 0.22 us per atom of water where gathering,
+// converting the shifts and multiplying them by the cell take 0.6.
+Tensor image_differences(Tensor positions, Tensor cell, Tensor structure_index, Tensor pair_offsets,
+                         Tensor neighbors, Tensor shifts) {
+  require_float(positions, "positions");
+  require_shape(positions, "positions", {-1, 3}, "[A, 3]");
+  const int64_t atoms = positions.size(0), pairs = neighbors.dim() == 1 ? neighbors.size(0) : -1;
+  check_pairs(positions, pair_offsets, neighbors, atoms);
+  require_shape(cell, "cell", {-1, 3, 3}, "[B, 3, 3]");
+  require_like(cell, "cell", positions, "positions");
+  const int64_t structures = cell.size(0);
+  require_index(structure_index, "structure_index", positions, "positions");
+  require_shape(structure_index, "structure_index", {structures == 1 ? -1 : atoms}, "[A]");
+  require_shape(shifts, "shifts", {pairs, 3}, "[P, 3]");
+  require(shifts.scalar_type() == ScalarType::Int, "shifts: expected dtype int32");
+  require_device(shifts, "shifts", positions, "positions");
+  positions = torch::stable::contiguous(positions);
+  cell = torch::stable::contiguous(cell);
+  structure_index = torch::stable::contiguous(structure_index);
+  pair_offsets = torch::stable::contiguous(pair_offsets);
+  neighbors = torch::stable::contiguous(neighbors);
+  shifts = torch::stable::contiguous(shifts);
+  const int64_t* first = pair_offsets.const_data_ptr<int64_t>();
+  const int64_t* other = neighbors.const_data_ptr<int64_t>();
+  const int64_t* owner = structure_index.const_data_ptr<int64_t>();
+  const int32_t* shift = shifts.const_data_ptr<int32_t>();
+  check_indices(first, other, atoms, pairs);
+  for (int64_t i = 0; structures != 1 && i < atoms; ++i) {
+    require(owner[i] >= 0 && owner[i] < structures,
+            "structure_index: expected values in 0 ... B - 1 = ", structures - 1);
+  }
+  const Tensor out = allocate(positions, "displacements", {pairs, 3});
+  as_float_or_double(positions, [&]<class T>(T) {
+    const T* r = positions.const_data_ptr<T>();
+    const T* cells = cell.const_data_ptr<T>();
+    T* d = out.mutable_data_ptr<T>();
+    torch::stable::parallel_for(0, atoms, kAtomsPerThread, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) {
+        const T* c = structures == 1 ? cells : cells + 9 * owner[i];
+        const T x = r[3 * i], y = r[3 * i + 1], z = r[3 * i + 2];
+        for (int64_t p = first[i]; p < first[i + 1]; ++p) {
+          const T* s = r + 3 * other[p];
+          const T a = T(shift[3 * p]), b = T(shift[3 * p + 1]), e = T(shift[3 * p + 2]);
+          d[3 * p] = (s[0] - x) + (a * c[0] + b * c[3] + e * c[6]);
+          d[3 * p + 1] = (s[1] - y) + (a * c[1] + b * c[4] + e * c[7]);
+          d[3 * p + 2] = (s[2] - z) + (a * c[2] + b * c[5] + e * c[8]);
+        }
+      }
+    });
+  });
+  return out;
+}
+
 Tensor pair_differences_backward(Tensor grad_output, Tensor pair_offsets, Tensor neighbors) {
   require_float(grad_output, "grad_output");
   require_shape(grad_output, "grad_output", {-1, 3}, "[P, 3]");
@@ -111,6 +164,7 @@ Tensor pair_differences_backward(Tensor grad_output, Tensor pair_offsets, Tensor
 
 STABLE_TORCH_LIBRARY_IMPL(pymlp, CPU, m) {
   m.impl("pair_differences", TORCH_BOX(&pair_differences));
+  m.impl("image_differences", TORCH_BOX(&image_differences));
   m.impl("pair_differences_backward", TORCH_BOX(&pair_differences_backward));
 }
 

@@ -140,13 +140,9 @@ class CachedStructures(torch.utils.data.Dataset[TrainingBatch]):
         n_atoms = len(atoms)
         counts = self.pair_counts[atoms]
         offsets = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
-        centers = torch.repeat_interleave(
-            torch.arange(n_atoms, device=atoms.device), counts, output_size=len(rows)
-        )
         shift = torch.repeat_interleave(starts, pair_lengths, output_size=len(rows))
         pairs = NeighborList(
             pair_offsets=offsets,
-            centers=centers,
             neighbors=self.neighbors[rows] + shift,
             shifts=None,  # periodicity is in the displacements
             cutoff=self.descriptor.cutoff,

@@ -17,11 +17,12 @@ namespace pymlp {
   int64_t contraction(const ContractionPass<T>&, Pass, int64_t, int64_t, std::byte*);             \
   template <class T>                                                                              \
   int64_t tabulated(const TablePass<T>&, Pass, int64_t, int64_t, std::byte*);                     \
+  int64_t cell_search(const CellGrid&, int64_t, int64_t, CellSearch&);                            \
   template <class T>                                                                              \
   constexpr DeepPotSeKernels<T> deep_pot_se{environment_matrix<T>, contraction<T>, tabulated<T>}; \
   constexpr CpuKernels kernels{                                                                   \
-      #level,      behler_parrinello<float>, ani<float>,         behler_parrinello<double>,       \
-      ani<double>, deep_pot_se<float>,       deep_pot_se<double>};                                \
+      #level,      behler_parrinello<float>, ani<float>,          behler_parrinello<double>,      \
+      ani<double>, deep_pot_se<float>,       deep_pot_se<double>, cell_search};                   \
   }
 PYMLP_LEVEL(baseline)
 #ifdef PYMLP_HAVE_AVX2

@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "../../loops/cell_grid.h"
 #include "../../loops/deep_pot_se.h"
 #include "../../loops/neighborhood.h"
 
@@ -24,12 +25,16 @@ struct DeepPotSeKernels {
   int64_t (*tabulated)(const TablePass<T>&, Pass, int64_t begin, int64_t end, std::byte* scratch);
 };
 
+// Neighbours of the atoms [begin, end); see loops/cpu/cell_search.h.
+using CellSearchKernel = int64_t (*)(const CellGrid&, int64_t begin, int64_t end, CellSearch&);
+
 struct CpuKernels {
   const char* level;
   SymmetryKernel<float> behler_parrinello_float, ani_float;
   SymmetryKernel<double> behler_parrinello_double, ani_double;
   DeepPotSeKernels<float> deep_pot_se_float;
   DeepPotSeKernels<double> deep_pot_se_double;
+  CellSearchKernel cell_search;
 
   template <class T>
   const DeepPotSeKernels<T>& deep_pot_se() const {

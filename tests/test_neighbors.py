@@ -135,8 +135,7 @@ def test_large_isolated_structures_take_the_cell_list(monkeypatch: pytest.Monkey
 
 # ------------------------------------------------------------------------------ the list of cells
 def by_vesin(batch: Batch, cutoff: float) -> list[tuple[int, ...]]:
-    """The same list by another program, structure by structure; vectors that are not periodic
-    are completed to right angles, which it needs."""
+    """The same list by another program, which needs vectors across those that are periodic."""
     rows = []
     begin = 0
     for structure in batch:

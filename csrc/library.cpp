@@ -68,6 +68,10 @@ STABLE_TORCH_LIBRARY(pymlp, m) {
       "cell_list(Tensor positions, Tensor structure_offsets, Tensor cell, Tensor pbc, float "
       "cutoff) "
       "-> (Tensor pair_offsets, Tensor neighbors, Tensor shifts)");
+  m.def(
+      "element_networks(Tensor features, Tensor types, Tensor order, Tensor weights, "
+      "Tensor scalers, Tensor energy_scales, Tensor widths, int activation, bool residual, "
+      "bool with_slopes) -> (Tensor energies, Tensor slopes)");
   m.def("pair_differences(Tensor positions, Tensor pair_offsets, Tensor neighbors) -> Tensor");
   m.def(
       "image_differences(Tensor positions, Tensor cell, Tensor structure_index, Tensor "

@@ -206,7 +206,8 @@ class ElementNetworks(nn.Module):
             groups = group_by_element(types, len(self.elements))
         x = self._standardised(features, types).index_select(0, groups.order)
         layers = [
-            (w.unbind(0), b.unbind(0)) for w, b in zip(self._weights(), self.biases, strict=True)
+            (w.unbind(0), b.unbind(0))
+            for w, b in zip(self.effective_weights(), self.biases, strict=True)
         ]
         parts = [
             self._network([(w[index], b[index]) for w, b in layers], part)
@@ -222,7 +223,8 @@ class ElementNetworks(nn.Module):
         x = self._standardised(features, types)
         every = [
             self._network(
-                [(w[i], b[i]) for w, b in zip(self._weights(), self.biases, strict=True)], x
+                [(w[i], b[i]) for w, b in zip(self.effective_weights(), self.biases, strict=True)],
+                x,
             )
             for i in range(len(self.elements))
         ]
@@ -258,12 +260,12 @@ class ElementNetworks(nn.Module):
     @torch.no_grad()
     def fold(self) -> ElementNetworks:
         """Make what :meth:`whiten` set a part of the first layer's weights."""
-        self.weights[0].copy_(self._weights()[0])
+        self.weights[0].copy_(self.effective_weights()[0])
         self.rotation = None
         return self
 
-    def _weights(self) -> list[Tensor]:
-        """Weights of the layers, the first as it acts on standardised features."""
+    def effective_weights(self) -> list[Tensor]:
+        """Return the weights of the layers, the first as it acts on standardised features."""
         first, *others = self.weights
         if self.rotation is not None:
             first = torch.bmm(first, self.rotation.transpose(1, 2))
@@ -312,7 +314,8 @@ class ElementNetworks(nn.Module):
         """
         x = self._standardised(features, types)
         layers = [
-            (w.unbind(0), b.unbind(0)) for w, b in zip(self._weights(), self.biases, strict=True)
+            (w.unbind(0), b.unbind(0))
+            for w, b in zip(self.effective_weights(), self.biases, strict=True)
         ]
         own = [[(w[i], b[i]) for w, b in layers] for i in range(len(self.elements))]
         if groups is None and torch.compiler.is_compiling():

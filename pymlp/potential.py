@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from pymlp import model_files, neighbors
 from pymlp.descriptors import Descriptor
 from pymlp.devices import chosen_device
+from pymlp.fused_networks import FusedNetworks
 from pymlp.neighbors import NeighborList
 from pymlp.networks import ElementGroups, ElementNetworks, group_by_element
 from pymlp.structures import Batch
@@ -98,6 +99,7 @@ class Potential(nn.Module):
         self.descriptor = descriptor
         self.other_descriptors = nn.ModuleList(others)  # of the second network and so on
         self.networks = nn.ModuleList(members)
+        self._fused: list[FusedNetworks] = []  # made at the first prediction
         self.metadata: dict[str, Any] = dict(metadata or {})
         shape = (len(descriptor.elements), descriptor.n_features)
         # Nothing seen yet: minimum above maximum.
@@ -242,19 +244,27 @@ class Potential(nn.Module):
         atomic: list[Tensor] = []
         pulls: list[Tensor] = []
         first: Tensor | None = None
-        last: Descriptor | None = None
-        for descriptor, member in zip(self._descriptors, self._members, strict=True):
-            if descriptor is not last and gradients:
+        for descriptor, networks in self._parts():
+            if gradients:
                 features, pull = descriptor.features_and_pull(displacements, neighbor_list, types)
-            elif descriptor is not last:
+            else:
                 features = descriptor.features(displacements, neighbor_list, types)
-            first, last = features if first is None else first, descriptor
-            energies, slope = member.energies_and_slopes(features, types, groups, gradients)
+            first = features if first is None else first
+            energies, slopes = networks.energies_and_slopes(features, types, groups, gradients)
             atomic.append(energies)
-            if slope is not None:
-                pulls.append(pull(slope))
+            pulls += [pull(slope) for slope in slopes]
         assert first is not None
-        return torch.stack(atomic), pulls, first
+        return atomic[0] if len(atomic) == 1 else torch.cat(atomic), pulls, first
+
+    def _parts(self) -> list[tuple[Descriptor, FusedNetworks]]:
+        """Each descriptor with the networks that take its features."""
+        networks = self._members
+        if [n for part in self._fused for n in part.networks] != networks:
+            several = [[n] for n in networks] if len(self.other_descriptors) else [networks]
+            self._fused = [FusedNetworks(own) for own in several]
+        if len(self._fused) == 1:
+            return [(self.descriptor, self._fused[0])]
+        return list(zip(self._descriptors, self._fused, strict=True))
 
     def forward(self, batch: Batch, neighbor_list: NeighborList | None = None) -> Tensor:
         """Return energies [B] (eV), differentiable in positions, cell and weights by autograd."""

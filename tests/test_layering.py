@@ -148,12 +148,21 @@ PYTHON_LAYERS: dict[str, set[str]] = {
     "neighbors": {"pair_ops"} | DATA,
     "descriptors": DESCRIPTORS,
     "networks": TENSORS_ONLY,
+    "fused_networks": {"ops", "networks"},
     "covariances": TENSORS_ONLY,
     "gaussian_process": {"covariances", "atomic_files"},
     "gaussian_process on structures": {"covariances", "gaussian_process", "model_files"}
     | DESCRIPTORS,
     "model_files": {"atomic_files"},
-    "potential": {"devices", "io", "networks", "covariances", "gaussian_process", "model_files"}
+    "potential": {
+        "devices",
+        "io",
+        "networks",
+        "fused_networks",
+        "covariances",
+        "gaussian_process",
+        "model_files",
+    }
     | {"gaussian_process on structures"}
     | DESCRIPTORS,
 }

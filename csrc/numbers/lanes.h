@@ -203,6 +203,12 @@ PYMLP_INLINE Lanes<T> exponential(Lanes<T> x) {
   return result;
 }
 
+// The whole number nearest to x, |x| below 2^22 or 2^51.
+template <class T>
+PYMLP_INLINE Lanes<T> nearest(Lanes<T> x) {
+  return (x + Polynomials<T>::magic) - Polynomials<T>::magic;
+}
+
 // log(x) for normal x > 0: x = m 2^n with m in [sqrt(1/2), sqrt(2)), log m by the atanh series in
 // (m - 1)/(m + 1), truncation below one rounding error.
 template <class T>

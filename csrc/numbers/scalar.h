@@ -41,6 +41,8 @@ PYMLP_INLINE bool less(float a, float b) { return a < b; }
 PYMLP_INLINE bool less(double a, double b) { return a < b; }
 PYMLP_INLINE float select(bool condition, float yes, float no) { return condition ? yes : no; }
 PYMLP_INLINE double select(bool condition, double yes, double no) { return condition ? yes : no; }
+PYMLP_INLINE float nearest(float x) { return std::nearbyint(x); }
+PYMLP_INLINE double nearest(double x) { return std::nearbyint(x); }
 PYMLP_INLINE float square_root(float x) { return std::sqrt(x); }
 PYMLP_INLINE double square_root(double x) { return std::sqrt(x); }
 PYMLP_INLINE float exponential(float x) { return std::exp(x); }

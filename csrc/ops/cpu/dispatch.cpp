@@ -17,12 +17,22 @@ namespace pymlp {
   int64_t contraction(const ContractionPass<T>&, Pass, int64_t, int64_t, std::byte*);             \
   template <class T>                                                                              \
   int64_t tabulated(const TablePass<T>&, Pass, int64_t, int64_t, std::byte*);                     \
+  template <class T, class W>                                                                     \
+  int64_t element_networks(const NetworkPass<T, W>&, int64_t, int64_t, std::byte*);               \
   int64_t cell_search(const CellGrid&, int64_t, int64_t, CellSearch&);                            \
   template <class T>                                                                              \
   constexpr DeepPotSeKernels<T> deep_pot_se{environment_matrix<T>, contraction<T>, tabulated<T>}; \
   constexpr CpuKernels kernels{                                                                   \
-      #level,      behler_parrinello<float>, ani<float>,          behler_parrinello<double>,      \
-      ani<double>, deep_pot_se<float>,       deep_pot_se<double>, cell_search};                   \
+      #level,                                                                                     \
+      behler_parrinello<float>,                                                                   \
+      ani<float>,                                                                                 \
+      behler_parrinello<double>,                                                                  \
+      ani<double>,                                                                                \
+      deep_pot_se<float>,                                                                         \
+      deep_pot_se<double>,                                                                        \
+      cell_search,                                                                                \
+      {element_networks<float, float>, element_networks<float, double>,                           \
+       element_networks<double, float>, element_networks<double, double>}};                       \
   }
 PYMLP_LEVEL(baseline)
 #ifdef PYMLP_HAVE_AVX2

@@ -7,6 +7,7 @@
 
 #include "../../loops/cell_grid.h"
 #include "../../loops/deep_pot_se.h"
+#include "../../loops/element_networks.h"
 #include "../../loops/neighborhood.h"
 
 namespace pymlp {
@@ -28,6 +29,19 @@ struct DeepPotSeKernels {
 // Neighbours of the atoms [begin, end); see loops/cpu/cell_search.h.
 using CellSearchKernel = int64_t (*)(const CellGrid&, int64_t begin, int64_t end, CellSearch&);
 
+// Tiles [begin, end) of the atomic networks, or the bytes of scratch memory where that is null; see
+// loops/cpu/element_networks.h.
+template <class T, class W>
+using NetworkKernel = int64_t (*)(const NetworkPass<T, W>&, int64_t begin, int64_t end,
+                                  std::byte* scratch);
+
+struct NetworkKernels {
+  NetworkKernel<float, float> single;
+  NetworkKernel<float, double> float_features;
+  NetworkKernel<double, float> double_features;
+  NetworkKernel<double, double> twice;
+};
+
 struct CpuKernels {
   const char* level;
   SymmetryKernel<float> behler_parrinello_float, ani_float;
@@ -35,6 +49,22 @@ struct CpuKernels {
   DeepPotSeKernels<float> deep_pot_se_float;
   DeepPotSeKernels<double> deep_pot_se_double;
   CellSearchKernel cell_search;
+  NetworkKernels networks;
+
+  template <class T, class W>
+  NetworkKernel<T, W> element_networks() const {
+    if constexpr (sizeof(T) == 4) {
+      if constexpr (sizeof(W) == 4) {
+        return networks.single;
+      } else {
+        return networks.float_features;
+      }
+    } else if constexpr (sizeof(W) == 4) {
+      return networks.double_features;
+    } else {
+      return networks.twice;
+    }
+  }
 
   template <class T>
   const DeepPotSeKernels<T>& deep_pot_se() const {

@@ -15,7 +15,14 @@ import numpy.typing as npt
 
 from pymlp.atomic_files import atomic_path
 
-__all__ = ["check_figure_name", "energy_profile", "loss_curve", "parity", "surface_maps"]
+__all__ = [
+    "check_figure_name",
+    "energy_profile",
+    "loss_curve",
+    "parity",
+    "plain_log_ticks",
+    "surface_maps",
+]
 
 _BLUE, _ORANGE, _GREY = "#2166ac", "#d6604d", "#777777"
 
@@ -99,7 +106,7 @@ def loss_curve(rows: Sequence[Mapping[str, str | float]], path: str | Path) -> P
         axis.set(xlabel="epoch", ylabel=title)
         if drawn:
             axis.set_yscale("log")
-            _plain_log_ticks(axis)
+            plain_log_ticks(axis.yaxis)
             axis.legend(frameon=False)
         else:
             axis.text(0.5, 0.5, "not trained on", ha="center", transform=axis.transAxes)
@@ -108,14 +115,20 @@ def loss_curve(rows: Sequence[Mapping[str, str | float]], path: str | Path) -> P
     return _save(figure, path)
 
 
-def _plain_log_ticks(axis: Any) -> None:
-    """Label a short logarithmic axis 0.3, 0.5, 1, 2 rather than with powers of ten alone."""
+def plain_log_ticks(*axes: Any) -> None:
+    """Label short logarithmic axes 0.5, 1, 2 rather than with powers of ten alone.
+
+    Args:
+        axes: ``xaxis`` or ``yaxis`` of matplotlib's, with all their curves drawn.
+    """
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-    low, high = axis.get_ylim()
-    axis.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if high < 300 * low else (1.0,)))
-    axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axis.yaxis.set_minor_formatter(NullFormatter())
+    for axis in axes:
+        low, high = sorted(axis.get_view_interval())
+        subs = (1.0, 2.0, 5.0) if high < 300 * low else (1.0,)
+        axis.set_major_locator(LogLocator(subs=subs))
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axis.set_minor_formatter(NullFormatter())
 
 
 def parity(

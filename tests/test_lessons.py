@@ -55,6 +55,32 @@ EXPECTED: dict[str, dict[str, tuple[float, float]]] = {
         "largest net derivative (translation)": (0, 1e-10),
         "force RMSE, validation": (0, 20),
     },
+    "5": {
+        "barrier, GFN2-xTB": (19.7, 19.9),
+        "barrier, B3LYP/6-31G*": (33.5, 33.8),
+        "reaction energy, B3LYP/6-31G*": (-17.9, -17.6),
+        "structures": (800, 2000),
+        "spread of the differences": (6, 7.5),
+        "net force": (0, 1e-10),
+        "force RMSE, Behler-Parrinello": (0, 30),
+        "force RMSE, ANI": (0, 30),
+        "largest change of the total energy": (0, 0.5),
+        "difference from pymlp.read": (0, 1e-12),
+    },
+    "6": {
+        "structures to train on": (600, 1800),
+        "features per atom": (400, 400),
+        "barrier on the GFN2 path, B3LYP": (33.5, 33.8),
+        "largest change of a force component": (0, 0.01),
+    },
+    "7": {
+        "observations": (222, 222),
+        "energy RMSE, energies": (0, 6),
+        "energy RMSE, GAP sum": (0, 6),
+        "force RMSE, energies and forces": (0, 6),
+        "rms of error / σ, force": (0.5, 2),  # noqa: RUF001
+        "σ at a stretch of 0.8 Å": (0.5, 20),  # noqa: RUF001
+    },
 }
 EXPECTED["comparison"] = {
     f"{name}, largest relative difference": (0, 1e-9)
@@ -81,6 +107,26 @@ PICTURES: dict[str, set[str]] = {
     },
     "3": {"cutoff.png", "radial.png", "angular.png", "along-torsion.png", "derivative.png"},
     "4": {"butane.html", "switch.png", "environment-matrix.png", "embedding.png", "training.png"},
+    "5": {
+        "reaction.html",
+        "data.png",
+        "loss-bp-fnn.png",
+        "parity-ani-fnn.png",
+        "profile.png",
+        "path.png",
+        "dynamics.html",
+        "use.png",
+    },
+    "6": {"loss.png", "parity.png", "profile.png", "path.png", "saddle-point.html"},
+    "7": {
+        "parity-energies.png",
+        "parity-gap-sum.png",
+        "parity-energies-and-forces.png",
+        "learning-curve.png",
+        "calibration.png",
+        "profile.png",
+        "use.png",
+    },
 }
 
 

@@ -24,10 +24,15 @@
 # %%
 import matplotlib.pyplot as plt
 import numpy as np
+from ase import Atoms, units
+from ase.calculators.mixing import SumCalculator
+from ase.md.verlet import VelocityVerlet
+from ase.optimize import BFGS
 
 import pymlp
 from pymlp.config import configure
-from pymlp.data.claisen import xi
+from pymlp.data.claisen import BROKEN, FORMED, xi
+from pymlp.data.gfn2 import HarmonicRestraint, gfn2_calculator
 from pymlp.evaluation import evaluate
 from pymlp.lessons import begin
 from pymlp.molecule_view import molecule_html
@@ -36,6 +41,7 @@ from pymlp.training import read_log
 
 lesson = begin()
 KCAL = pymlp.units.EV_TO_KCAL_MOL
+lower_level = gfn2_calculator(0.1)  # used at the end; needs tblite: pip install 'pymlp[data]'
 
 # %% [markdown]
 # ## The reaction
@@ -291,21 +297,13 @@ lesson.figure(figure, "path", "The learned energy along the reaction path, and i
 #
 # The folder of a run is the model: copy it, load it, give it to ASE. A Δ model needs GFN2 added:
 # `Calculator(folder, baseline=...)` is then a potential with the accuracy of DFT for all of ASE's
-# optimisers and dynamics. GFN2 comes from the package tblite (`pip install tblite`).
+# optimisers and dynamics.
 #
 # A short molecular dynamics at constant energy, from the transition state of GFN2. If the forces
 # were not the exact derivative of the energy, the total energy would drift.
 
 # %%
-from ase import Atoms, units
-from ase.calculators.mixing import SumCalculator
-from ase.md.verlet import VelocityVerlet
-from ase.optimize import BFGS
-
-from pymlp.data.claisen import BROKEN, FORMED
-from pymlp.data.gfn2 import HarmonicRestraint, gfn2_calculator
-
-calculator = pymlp.Calculator(lesson.file("ani-fnn"), baseline=gfn2_calculator(0.1))
+calculator = pymlp.Calculator(lesson.file("ani-fnn"), baseline=lower_level)
 top = int(path_gfn2.energies.argmax())
 atoms = Atoms(symbols, path_positions[top].numpy(), calculator=calculator)
 thermal = np.sqrt(units.kB * 300 * atoms.get_masses())[:, None]  # of momenta at 300 K

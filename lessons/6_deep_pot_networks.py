@@ -42,6 +42,7 @@ from pymlp.training import read_log
 
 lesson = begin()
 KCAL = pymlp.units.EV_TO_KCAL_MOL
+lower_level = gfn2_calculator(0.1)  # used at the end; needs tblite: pip install 'pymlp[data]'
 
 # %% [markdown]
 # ## Data
@@ -174,7 +175,7 @@ lesson.number("barrier on the GFN2 path, GFN2 + Δ", barrier, "kcal/mol")
 
 # %%
 symbols = path_dft[0].numbers
-calculator = pymlp.Calculator(lesson.file("model"), baseline=gfn2_calculator(0.1))
+calculator = pymlp.Calculator(lesson.file("model"), baseline=lower_level)
 surface = CalculatorSurface(symbols.numpy(), calculator)
 saddle = path_positions[int(path_gfn2.energies.argmax())]
 if not lesson.short:

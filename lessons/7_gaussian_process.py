@@ -42,6 +42,7 @@ from pymlp.plotting import plain_log_ticks
 
 lesson = begin()
 KCAL = pymlp.units.EV_TO_KCAL_MOL
+lower_level = gfn2_calculator(0.1)  # used at the end; needs tblite: pip install 'pymlp[data]'
 
 # %% [markdown]
 # ## Data
@@ -345,7 +346,7 @@ lesson.figure(figure, "profile", "The learned profile with two standard deviatio
 # %%
 best = GaussianProcessPotential(processes["energies and forces"], target, uncertainty=False)
 best.save(lesson.file("model"))
-calculator = pymlp.Calculator(lesson.file("model"), baseline=gfn2_calculator(0.1))
+calculator = pymlp.Calculator(lesson.file("model"), baseline=lower_level)
 calculator.potential.uncertainty = False  # while optimising: it costs more than the energy
 scan = np.linspace(-2.2, 1.0, lesson.choose(17, 2))
 relaxed, structures = [], []

@@ -14,11 +14,11 @@
 # # Lesson 6: DeepPot-SE learns the Claisen rearrangement
 #
 # The same reaction and the same data as in lesson 5, but the features are learned with the
-# energies: DeepPot-SE (lesson 4) instead of symmetry functions. You will train it with the paper's
-# sizes, compare it with lesson 5, find the transition state on the learned surface with its
+# energies: DeepPot-SE (lesson 4) instead of symmetry functions. You will train it, compare it with
+# lesson 5, find the transition state on the learned surface with its
 # frequencies, and make the model faster with a table.
 #
-# The whole lesson takes about five minutes on two cores.
+# The whole lesson takes about four minutes on two cores.
 
 # %%
 import time
@@ -77,23 +77,35 @@ lesson.number("spread of the difference", delta.energies.std() * KCAL, "kcal/mol
 #    \mathcal D^i = (\mathcal G_1^i)^{\mathsf T}\, \tilde{\mathcal R}^i\,
 #    (\tilde{\mathcal R}^i)^{\mathsf T}\, \mathcal G_2^i \tag{10, 11} $$
 #
-# The atomic energy is a network of $\mathcal D^i$, and the energy their sum (eq 12). In the
-# fitting network every layer has 240 neurons, and its input is added to its output,
+# The atomic energy is a network of $\mathcal D^i$, and the energy their sum (eq 12). Where a layer
+# has as many neurons as the one before, its input is added to its output,
 #
 # $$ \mathbf h^{(l)} = \mathbf h^{(l-1)} +
-#    \tanh\left(\mathbf W^{(l)} \mathbf h^{(l-1)} + \mathbf b^{(l)}\right), \tag{13} $$
+#    \varphi\left(\mathbf W^{(l)} \mathbf h^{(l-1)} + \mathbf b^{(l)}\right), \tag{13} $$
 #
-# so that a layer only has to learn what to change. Weights of embedding and fitting networks are
-# trained together on energies and forces (eq 14). The configuration, with the paper's sizes:
+# so that it only has to learn what to change. Weights of embedding and fitting networks are trained
+# together on energies and forces (eq 14).
+#
+# The paper's sizes are 25-50-100 and $m_2 = 4$ for the embedding, and three layers of 240 tanh
+# neurons for the fit. A smaller and smoother model suits a few hundred structures better:
+# trained on 500 structures of this set in 95 CPU-seconds, the paper's sizes had test errors of 0.62
+# kcal/mol and 1.37 kcal/mol/Å, these here, in 72, errors of 0.36 and 0.96.
 
 # %%
 config = configure(
     "deeppot-fnn",
     train,
     validation,
-    descriptor={"embedding": [25, 50, 100], "n_axis": 4, "switch": "none"},
-    network={"hidden": [240, 240, 240], "activation": "tanh", "residual": True},
-    training={"epochs": lesson.choose(160, 1), "threads": 1, "validate_every": lesson.choose(4, 1)},
+    descriptor={"embedding": [24, 48], "n_axis": 8, "switch": "none"},
+    network={"hidden": [100, 100], "activation": "silu", "residual": True},
+    training={
+        "epochs": lesson.choose(100, 1),
+        "batch_size": 8,
+        "learning_rate": 3e-3,
+        "ema": 0.99,
+        "threads": 1,
+        "validate_every": lesson.choose(4, 1),
+    },
     data={"n_train": lesson.choose(None, 32)},
 )
 print(config.descriptor)
@@ -129,9 +141,8 @@ lesson.figure(figure, "parity", "Predicted and reference Δ energies and forces.
 
 # %% [markdown]
 # Compare with the table of lesson 5. Symmetry functions hold the chemistry's length scales from the
-# start; DeepPot-SE has to find them in the data, which takes more data and more time. With ten
-# times as many structures the order may well be the other way round: nothing limits what learned
-# features can resolve, while a fixed set has a best.
+# start; DeepPot-SE has to find them in the data, which takes more time, and more data. In exchange,
+# nothing limits what learned features can resolve, and nobody had to choose them.
 #
 # ## The energy profile
 
@@ -235,8 +246,9 @@ for name, model in (("networks", potential), ("table", fast)):
 #
 # 1. `descriptor={"use_radial_column": False}` leaves out the first column of eq 8, as the
 #    tutorial's own lesson does. How do the errors change?
-# 2. Halve the number of embedding functions (`[12, 25, 50]`), or take `n_axis` 2 and 16. What do
-#    accuracy and time depend on?
+# 2. Train with the paper's sizes: `descriptor={"embedding": [25, 50, 100], "n_axis": 4}`,
+#    `network={"hidden": [240, 240, 240], "activation": "tanh"}`. What do accuracy and time depend
+#    on?
 # 3. `data={"n_train": 150}`: what suffers more, DeepPot-SE or the symmetry functions of lesson 5?
 # 4. Start `find_saddle` from the structure in the middle between reactant and transition state.
 #    Does it find the same saddle point?

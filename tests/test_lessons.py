@@ -69,7 +69,7 @@ EXPECTED: dict[str, dict[str, tuple[float, float]]] = {
     },
     "6": {
         "structures to train on": (600, 1800),
-        "features per atom": (400, 400),
+        "features per atom": (384, 384),
         "barrier on the GFN2 path, B3LYP": (33.5, 33.8),
         "largest change of a force component": (0, 0.01),
     },

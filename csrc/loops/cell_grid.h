@@ -37,7 +37,7 @@ constexpr int64_t kGridPadding = 16;
 // and says how much that needs; and behind a centre with a neighbour so close, or so near the
 // cutoff, that rounding may decide.
 struct CellSearch {
-  Key* found;       // neighbours of the centres one after the other, ascending
+  Key* found;       // neighbours of the centres one after the other, each in order
   int64_t room;     // how many fit
   int64_t* counts;  // [n_atoms] neighbours of each centre
   Key* candidates;  // scratch, `width` of each

@@ -93,6 +93,7 @@ double square_distance(const System& system, int64_t i, int64_t j, int64_t image
 void examine(const System& system, int64_t i, double cutoff, CellSearch& search, Problem& problem) {
   const int bits = system.images.image_bits;
   Key* own = search.found + search.n_found - search.counts[i];
+  std::sort(own, own + search.counts[i]);
   int64_t kept = 0;
   for (int64_t p = 0; p < search.counts[i]; ++p) {
     const auto key = static_cast<int64_t>(own[p]);

@@ -11,14 +11,14 @@
 
 namespace pymlp::inline PYMLP_SIMD {
 
-// More than these are sorted by comparing: n log n beats n^2 / lanes.
+// More than these are left to the caller, who sorts by comparing: n log n beats n^2 / lanes.
 constexpr int64_t kSortByCounting = 512;
 
-// Writes `keys` in ascending order; reads up to kGridPadding of them behind the last.
+// Writes `keys` in ascending order, if they are not too many; reads up to kGridPadding of them
+// behind the last.
 PYMLP_INLINE void put_in_order(Key* keys, int64_t n, Key* ordered) {
   if (n > kSortByCounting) {
-    std::copy(keys, keys + n, ordered);
-    std::sort(ordered, ordered + n);
+    for (int64_t i = 0; i < n; ++i) ordered[i] = keys[i];
     return;
   }
   // Padding behind the last, so that the loop has no remainder.
@@ -85,7 +85,7 @@ PYMLP_INLINE int64_t search_cells(const CellGrid& grid, int64_t begin, int64_t e
       search.needed = found;
       return i;
     }
-    int64_t doubtful = 0;
+    int64_t doubtful = found > kSortByCounting;
     for (int64_t q = 0; q < found; ++q) {
       const double square = search.squares[q];
       doubtful += (square < search.too_close) | (square >= search.surely_near);

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import platform
 from collections.abc import Sequence
@@ -185,7 +186,7 @@ class Potential(nn.Module):
         index = batch.structure_index
         types = self.descriptor.batch_types(batch)
         groups = self._groups(batch, types)
-        with torch.no_grad():
+        with torch.no_grad(), self._below_autograd():
             if neighbor_list is None:
                 neighbor_list = neighbors.neighbor_list(batch, self.cutoff)
             d = neighbors.displacements(batch.positions, neighbor_list, batch.cell, index)
@@ -198,13 +199,13 @@ class Potential(nn.Module):
             outside = self._outside(features, types) if extrapolation else None
             force, force_std, tensor = None, None, None
             if gradients:
-                pull = torch.stack(pulls).mean(dim=0) if several else pulls[0]
-                if forces:
-                    force = neighbors.forces_from_pairs(pull, neighbor_list)
                 if forces and several:
                     own = [neighbors.forces_from_pairs(p, neighbor_list) for p in pulls]
-                    force_std = torch.stack(own).std(dim=0)
+                    force_std, force = torch.std_mean(torch.stack(own), dim=0)
+                elif forces:
+                    force = neighbors.forces_from_pairs(pulls[0], neighbor_list)
                 if with_stress:
+                    pull = torch.stack(pulls).mean(dim=0) if several else pulls[0]
                     tensor = neighbors.stress_from_pairs(pull, d, neighbor_list, batch.cell, index)
         return Prediction(
             energy=totals.mean(dim=0) if several else totals[0],
@@ -215,6 +216,16 @@ class Potential(nn.Module):
             forces_std=force_std,
             extrapolation=outside,
         )
+
+    def _below_autograd(self) -> contextlib.AbstractContextManager[object]:
+        """Skip the ops' autograd kernels: Python that takes 5 µs for each of a molecule's calls.
+
+        Descriptors with weights may differentiate inside, and keep them.
+        """
+        if self.descriptor.trainable or torch.compiler.is_compiling():
+            return contextlib.nullcontext()
+        guard: contextlib.AbstractContextManager[object] = torch._C._AutoDispatchBelowAutograd()
+        return guard
 
     def evaluate(
         self,

@@ -107,6 +107,7 @@ def train(
         subset=section.likelihood_structures,
         restarts=section.restarts,
         weight_structures=section.likelihood_structures if weighted else None,
+        leave_out=40,
         options=SolverOptions(
             tolerance=section.tolerance,
             components=section.components,
@@ -192,6 +193,7 @@ def _process(config: GaussianProcessRun, training: Batch) -> tuple[GaussianProce
         inputs,
         COVARIANCES[covariance](),
         mean=section.mean,
+        drop=section.drop if section.features == "whole" else None,
         permutations=permutations,
     )
     return process, 1 if permutations is None else len(permutations)
@@ -213,6 +215,14 @@ def _notes(process: GaussianProcess, permutations: int) -> list[str]:
     if fit.iterations:
         state = "converged" if fit.converged else "NOT converged"
         notes.append(f"{fit.iterations} iterations, residual {fit.residual:.1e}, {state}")
+    if process.posterior is not None:
+        how = (
+            "training structures left out" if fit.method == "cholesky" else "validation structures"
+        )
+        energy, force = process.deviation_scale
+        notes.append(
+            f"standard deviations times {energy:.2f} (energies) and {force:.2f} (forces): {how}"
+        )
     if fit.jitter:
         notes.append(f"jitter {fit.jitter:.1e} of the signal variance was needed")
     return notes

@@ -122,6 +122,35 @@ def test_exchanged_atoms_share_their_weights() -> None:
     assert torch.allclose(moved, other.forces, atol=1e-8)
 
 
+@pytest.mark.parametrize("symmetric", [True, False])
+def test_features_without_weight_are_left_out(symmetric: bool) -> None:
+    train = molecules(10, spread=0.1)
+    swap = torch.tensor([[0, 1, 2, 3], [0, 1, 3, 2]]) if symmetric else None
+    weights = torch.ones(combined().feature_groups(train.numbers[:4]).shape, dtype=torch.float64)
+    groups = combined().feature_groups(train.numbers[:4])
+    weights[groups == 2] = 0.0
+    weights[groups == 7] = 1e-6
+    predictions = []
+    for drop in (None, 1e-3):
+        process = GaussianProcess(
+            combined(),
+            Matern52(3.0),
+            permutations=swap,
+            feature_weights=weights,
+            drop=drop,
+            force_noise=0.03,
+        )
+        report = process.fit(train, optimize=False, method="cholesky")
+        predictions.append(process.predict(molecules(5, seed=2)))
+    gone = int((groups == 2).sum() + (groups == 7).sum())
+    assert report.features <= len(groups) - gone
+    assert 0.0 <= report.compression_loss <= 1e-3
+    torch.testing.assert_close(predictions[0].energy, predictions[1].energy, rtol=0, atol=1e-3)
+    torch.testing.assert_close(predictions[0].forces, predictions[1].forces, rtol=0, atol=1e-2)
+    with pytest.raises(ValueError, match="both"):
+        GaussianProcess(combined(), drop=1e-3, compression=1e-3).fit(train)
+
+
 def test_the_memory_bounds_the_structures() -> None:
     train = molecules(20)
     process = GaussianProcess(InverseDistances(), Matern52())

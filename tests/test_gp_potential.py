@@ -48,9 +48,9 @@ def fitted(kind: str, method: str = "cholesky", **arguments) -> GaussianProcessP
 
 
 @pytest.mark.parametrize("kind", sorted(KINDS))
-@pytest.mark.parametrize("compression", [None, 1e-4])
-def test_compute_is_the_prediction_of_the_process(kind: str, compression: float | None) -> None:
-    potential = fitted(kind, compression=compression, mean="linear")
+@pytest.mark.parametrize("fewer", [{}, {"compression": 1e-4}, {"drop": 0.1}])
+def test_compute_is_the_prediction_of_the_process(kind: str, fewer: dict[str, float]) -> None:
+    potential = fitted(kind, mean="linear", **fewer)
     new = molecules(5, seed=3)
     result = potential.compute(new)
     direct = potential.process.predict(new, variance=True)

@@ -36,6 +36,12 @@ class GaussianProcessSection(Section):
         description="a length scale for every group of features, by the likelihood (whole, with "
         "energies and forces); false: one for all",
     )
+    drop: float = Field(
+        default=1e-2,
+        ge=0.0,
+        lt=1.0,
+        description="leave out features that carry less than this share of the Jacobians (whole)",
+    )
     covariance: Literal["rbf", "matern52", "rational_quadratic"] | None = Field(
         default=None,
         description="rbf (eq 17), matern52 or rational_quadratic; null: matern52 for whole, "

@@ -121,6 +121,7 @@ def factorize(
                     f"{jitter:.1e} on its diagonal ({error}): raise the noise, or remove "
                     f"duplicate structures"
                 ) from error
+            del matrix, diagonal  # before the next one is made
             continue
         if jitter:
             warnings.warn(

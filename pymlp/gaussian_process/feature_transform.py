@@ -17,7 +17,7 @@ from torch import Tensor
 from pymlp.gaussian_process.points import Points
 from pymlp.gaussian_process.symmetry import Rotation
 
-__all__ = ["FeatureTransform", "spanning_basis"]
+__all__ = ["FeatureTransform", "features_to_keep", "spanning_basis"]
 
 
 @dataclass(frozen=True)
@@ -28,11 +28,21 @@ class FeatureTransform:
         center: [p] raw features.
         matrix: [p, p'], a vector of weights [p], or None for the identity.
         rotation: into the basis of a symmetry's characters, after a vector of weights or none.
+        keep: [p'] the raw features that are not left out, before anything else; weights are then
+            those of the features kept.
     """
 
     center: Tensor
     matrix: Tensor | None = None
     rotation: Rotation | None = None
+    keep: Tensor | None = None
+
+    @property
+    def width(self) -> int:
+        """p', the features that the covariance sees."""
+        if self.matrix is not None:
+            return self.matrix.shape[-1]
+        return len(self.center if self.keep is None else self.keep)
 
     def features(self, raw: Tensor) -> Tensor:
         """[..., p] to [..., p']."""
@@ -40,6 +50,8 @@ class FeatureTransform:
 
     def jacobian(self, raw: Tensor) -> Tensor:
         """[..., p] to [..., p'], the linear part alone."""
+        if self.keep is not None:
+            raw = raw[..., self.keep]
         if self.matrix is not None:
             raw = raw * self.matrix if self.matrix.dim() == 1 else raw @ self.matrix
         return raw if self.rotation is None else self.rotation.forward(raw)
@@ -48,9 +60,14 @@ class FeatureTransform:
         """∂E/∂x [..., p'] to ∂E/∂g [..., p]."""
         if self.rotation is not None:
             gradient = self.rotation.backward(gradient)
-        if self.matrix is None:
+        if self.matrix is not None:
+            flat = self.matrix.dim() == 1
+            gradient = gradient * self.matrix if flat else gradient @ self.matrix.mT
+        if self.keep is None:
             return gradient
-        return gradient * self.matrix if self.matrix.dim() == 1 else gradient @ self.matrix.mT
+        full = gradient.new_zeros((*gradient.shape[:-1], len(self.center)))
+        full[..., self.keep] = gradient
+        return full
 
     def to(
         self, device: torch.device | str | None = None, dtype: torch.dtype | None = None
@@ -58,7 +75,35 @@ class FeatureTransform:
         """Moved or converted."""
         matrix = None if self.matrix is None else self.matrix.to(device=device, dtype=dtype)
         rotation = None if self.rotation is None else self.rotation.to(device, dtype)
-        return FeatureTransform(self.center.to(device=device, dtype=dtype), matrix, rotation)
+        keep = None if self.keep is None else self.keep.to(device)
+        return FeatureTransform(self.center.to(device=device, dtype=dtype), matrix, rotation, keep)
+
+
+def features_to_keep(
+    strengths: Tensor, tolerance: float, images: Tensor | None = None
+) -> tuple[Tensor, float]:
+    """The features that carry the Jacobians.
+
+    Of ANI features many are nearly or exactly constant: shells that no neighbour ever enters, pairs
+    of an element that occurs once.
+
+    Args:
+        strengths: [p] the summed squares of every feature's derivatives.
+        tolerance: root of the share of that sum that the features left out may have.
+        images: permutation indices [S, p] that must not lead out of what is kept.
+
+    Returns:
+        Sorted indices [p'], and the root of the share that was lost.
+    """
+    if images is not None:
+        strengths = strengths[images.to(strengths.device)].mean(0)
+    values, order = strengths.sort()
+    share = (values.cumsum(0) / values.sum().clamp(min=1e-300)).sqrt()
+    last = int((share <= tolerance).sum())
+    if last and last < len(values):  # all images of a feature go or stay
+        last = int((values < values[last] * (1.0 - 1e-9)).sum())
+    lost = float(share[last - 1]) if last else 0.0
+    return order[last:].sort().values, lost
 
 
 def spanning_basis(

@@ -15,7 +15,12 @@ from pymlp.covariances import RBF, Covariance
 from pymlp.gaussian_process import solvers
 from pymlp.gaussian_process.fit_report import FitReport, GaussianProcessPrediction
 from pymlp.gaussian_process.inputs import AtomicInputs, StructureInputs
-from pymlp.gaussian_process.likelihood import Hyperparameters, maximize_likelihood
+from pymlp.gaussian_process.leave_one_out import deviation_scale, left_out
+from pymlp.gaussian_process.likelihood import (
+    Hyperparameters,
+    maximize_likelihood,
+    noise_diagonal,
+)
 from pymlp.gaussian_process.prediction import Sources, evaluate, sources_of
 from pymlp.gaussian_process.sharding import Shards
 from pymlp.gaussian_process.training_set import (
@@ -45,6 +50,8 @@ class GaussianProcess:
             periodic.
         compression: share of the Jacobians (root of squared norm) that a projection of the
             features may lose; None keeps all features.
+        drop: the same for leaving out single features, which is cheaper and keeps the symmetry
+            cheap; not together with `compression`.
         permutations: atom permutations [S, N] of equivalent atoms, a closed group with the
             identity, for whole-structure features; see `pymlp.permutations`.
         feature_weights: [p] factors on raw features, length scales of their own; `fit` can find
@@ -62,6 +69,7 @@ class GaussianProcess:
         mean: Literal["zero", "constant", "linear"] = "constant",
         deflate: bool | None = None,
         compression: float | None = None,
+        drop: float | None = None,
         permutations: Tensor | None = None,
         feature_weights: Tensor | None = None,
         energy_noise: float = 1e-3,
@@ -74,6 +82,7 @@ class GaussianProcess:
         self.mean = Mean(mean)
         self.deflate = deflate
         self.compression = compression
+        self.drop = drop
         self.permutations = permutations
         self.feature_weights = feature_weights
         self.hyperparameters = Hyperparameters(
@@ -115,7 +124,12 @@ class GaussianProcess:
         started = time.process_time()
         deflate = not batch.periodic if self.deflate is None else self.deflate
         transforms, lost = make_transforms(
-            self.inputs, batch, self.compression, self.permutations, self.feature_weights
+            self.inputs,
+            batch,
+            self.compression,
+            self.permutations,
+            self.feature_weights,
+            self.drop,
         )
         numbers = kinds[0][0].cpu() if whole else None
         self.preparation = Preparation(self.inputs, transforms, deflate, numbers)
@@ -149,6 +163,7 @@ class GaussianProcess:
         restarts: int = 0,
         start_from_data: bool = True,
         weight_structures: int | None = None,
+        leave_out: int | None = None,
         options: solvers.SolverOptions | None = None,
         checkpoint: str | Path | None = None,
         report: Callable[[str], None] | None = None,
@@ -174,6 +189,8 @@ class GaussianProcess:
             weight_structures: find a length scale for every group of features, and with them all
                 other hyperparameters, by the likelihood of so many random structures (whole
                 structures with energies and forces); takes the place of `subset`.
+            leave_out: scale the standard deviations to the errors on so many random training
+                structures, each left out of the fit by itself (Cholesky only; `leave_one_out`).
             options: of the solver.
             checkpoint: file where conjugate gradients save their state and find it again; one
                 per rank.
@@ -223,6 +240,20 @@ class GaussianProcess:
             self.report.cpu_seconds["solve"] = time.process_time() - started
             self.sources = Shards().gather_sources(sources_of(result.groups, result.weights))
             self.posterior = result.posterior
+            self.deviation_scale = (1.0, 1.0)
+            if leave_out is not None and chosen == "cholesky" and self.posterior is not None:
+                started = time.process_time()
+                parameters = self.hyperparameters
+                noise = noise_diagonal(
+                    result.groups,
+                    parameters.relative_energy_noise,
+                    parameters.relative_force_noise,
+                )
+                errors = left_out(
+                    result.groups, self.posterior.subtract, result.weights, noise, leave_out
+                )
+                self.deviation_scale = deviation_scale(errors, parameters.signal_variance)
+                self.report.cpu_seconds["leave_one_out"] = time.process_time() - started
             self._fast.clear()
             self.report.single_precision_error = self._single_precision_error(batch)
         self.report.method = chosen

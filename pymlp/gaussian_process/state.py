@@ -76,6 +76,8 @@ def to_state(
         tensors[f"center.{kind}"] = transform.center
         if transform.matrix is not None:
             tensors[f"matrix.{kind}"] = transform.matrix
+        if transform.keep is not None:
+            tensors[f"keep.{kind}"] = transform.keep
         if transform.rotation is not None:
             for name, tensor in transform.rotation._asdict().items():
                 tensors[f"rotation.{kind}.{name}"] = tensor
@@ -155,7 +157,8 @@ def _transform(tensors: dict[str, Tensor], kind: int) -> FeatureTransform:
     rotation = None
     if f"rotation.{kind}.forward_index" in tensors:
         rotation = Rotation(*(tensors[f"rotation.{kind}.{name}"] for name in Rotation._fields))
-    return FeatureTransform(tensors[f"center.{kind}"], tensors.get(f"matrix.{kind}"), rotation)
+    matrix, keep = tensors.get(f"matrix.{kind}"), tensors.get(f"keep.{kind}")
+    return FeatureTransform(tensors[f"center.{kind}"], matrix, rotation, keep)
 
 
 def moved(process: GaussianProcess, device: torch.device | str) -> None:

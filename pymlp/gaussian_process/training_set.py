@@ -9,7 +9,11 @@ import torch
 from torch import Tensor
 
 from pymlp.gaussian_process.deflation import internal_basis, project_gradients
-from pymlp.gaussian_process.feature_transform import FeatureTransform, spanning_basis
+from pymlp.gaussian_process.feature_transform import (
+    FeatureTransform,
+    features_to_keep,
+    spanning_basis,
+)
 from pymlp.gaussian_process.inputs import StructureInputs
 from pymlp.gaussian_process.points import Points, concatenate_rows
 from pymlp.gaussian_process.symmetry import Characters, character_basis
@@ -169,10 +173,8 @@ class Preparation:
             return self.transforms[types[0]].gradient(gradient)
         parts = []
         for position, kind in enumerate(types):
-            transform, one = self.transforms[kind], gradient[:, position]
-            if transform.matrix is not None and transform.matrix.dim() == 2:
-                one = one[:, : transform.matrix.shape[1]]
-            parts.append(transform.gradient(one))
+            transform = self.transforms[kind]
+            parts.append(transform.gradient(gradient[:, position, : transform.width]))
         return torch.stack(parts, dim=1)
 
     def points(self, batch: Batch, basis: Tensor | None, derivatives: bool = True) -> Points:
@@ -213,6 +215,11 @@ def with_symmetry(preparation: Preparation, permutations: Tensor, numbers: Tenso
     transform = preparation.transforms[0]
     device = transform.center.device
     indices = torch.stack([preparation.inputs.permutation(p, numbers) for p in permutations])
+    if transform.keep is not None:  # in the numbering of the features kept
+        keep = transform.keep.cpu()
+        position = torch.full((len(transform.center),), -1)
+        position[keep] = torch.arange(len(keep))
+        indices = position[indices[:, keep]]
     matrix = transform.matrix
     if matrix is not None and matrix.dim() == 2:
         # T op = T with permuted rows, exact since the subspace is closed
@@ -234,6 +241,7 @@ def make_transforms(
     compression: float | None,
     permutations: Tensor | None = None,
     weights: Tensor | None = None,
+    drop: float | None = None,
     sample: int = 100,
 ) -> tuple[dict[int, FeatureTransform], float]:
     """Centres and subspaces of every environment type, from a sample of the training set.
@@ -245,11 +253,18 @@ def make_transforms(
         permutations: under which centre and subspace must be closed (whole structures).
         weights: [p] factors on raw features, for length scales of their own; whole structures or
             all types alike.
+        drop: tolerance of `features_to_keep`, or None to keep all features; not with compression.
         sample: structures that are looked at.
 
     Returns:
         The transform by type, and the largest share of the Jacobian that is lost.
+
+    Raises:
+        ValueError: features both compressed and dropped.
     """
+    if compression is not None and drop is not None:
+        raise ValueError("compression and drop must not both be given")
+    strengths: dict[int, Tensor] = {}
     features: dict[int, list[Tensor]] = {}
     jacobians: dict[int, list[Tensor]] = {}
     images = None
@@ -263,12 +278,15 @@ def make_transforms(
             part = batch[chosen[start : start + _CHUNK]]
             raw = inputs.features(part)
             rows = None
-            if compression is not None:
+            if compression is not None or drop is not None:
                 rows = inputs.jacobian(part, internal_basis(part.positions.view(len(part), -1, 3)))
             for kind in sorted(set(types)):
                 which = [index for index, value in enumerate(types) if value == kind]
                 features.setdefault(kind, []).append(raw[:, which].flatten(0, 1))
-                if rows is not None:
+                if rows is not None and drop is not None:
+                    total = rows[:, which].square().sum((0, 1, 2))
+                    strengths[kind] = strengths[kind] + total if kind in strengths else total
+                elif rows is not None:
                     jacobians.setdefault(kind, []).append(rows[:, which].flatten(0, 2))
     transforms, worst = {}, 0.0
     for kind, several in features.items():
@@ -285,7 +303,13 @@ def make_transforms(
             worst = max(worst, lost)
             if weights is not None:
                 matrix = weights[:, None] * matrix
-        transforms[kind] = FeatureTransform(center, matrix)
+        keep = None
+        if drop is not None:
+            strength = strengths[kind] if weights is None else strengths[kind] * weights.square()
+            keep, lost = features_to_keep(strength, drop, images)
+            worst = max(worst, lost)
+            matrix = None if weights is None else weights[keep]
+        transforms[kind] = FeatureTransform(center, matrix, keep=keep)
     return transforms, worst
 
 

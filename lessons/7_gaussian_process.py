@@ -133,9 +133,9 @@ lesson.number("log marginal likelihood", report.log_likelihood)
 #
 # Features of the whole molecule only suit this one molecule. In the Gaussian approximation
 # potential the energy is a sum of atomic energies $\varepsilon$, each a Gaussian process of the
-# atom's own features. They are never observed, their sums are, $\mathbf y = \mathbf L^{\mathsf T}
-# \boldsymbol\varepsilon$, and the covariance of two structures is a sum over pairs of atoms of the
-# same element:
+# atom's own features. They are never observed, their sums are,
+# $\mathbf y = \mathbf L^{\mathsf T} \boldsymbol\varepsilon$, and the covariance of two structures
+# is a sum over pairs of atoms of the same element:
 #
 # $$ K_{ab} = \sum_{i \in a} \sum_{j \in b} k(\mathbf g_i, \mathbf g_j) \tag{23} $$
 #
@@ -173,8 +173,9 @@ lesson.number("σ of the sum", atomic.energy_std[1] * KCAL, "kcal/mol")
 # ## Forces as observations
 #
 # A derivative of a Gaussian process is a Gaussian process too. Observations are now energies and
-# gradient components, $\mathbf y_{\mathrm{ext}} = (\mathbf y, \partial \mathbf y / \partial
-# \mathbf Q)$, and the covariance matrix gets blocks of derivatives:
+# gradient components,
+# $\mathbf y_{\mathrm{ext}} = (\mathbf y, \partial \mathbf y / \partial \mathbf Q)$, and the
+# covariance matrix gets blocks of derivatives:
 #
 # $$ \mathbf K_{\mathrm{ext}} = \begin{pmatrix} \mathbf K &
 #    \partial \mathbf K / \partial \mathbf Q'^{\mathsf T} \\

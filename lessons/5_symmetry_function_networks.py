@@ -92,7 +92,7 @@ rows += [
 lesson.table("barriers", rows)
 
 # %% [markdown]
-# GFN2 is fast (milliseconds) and its barrier is about ten kcal/mol too low. B3LYP takes five
+# GFN2 is fast (milliseconds) and its barrier is about ten kcal/mol too low. B3LYP takes six
 # seconds for the same structure. (Its energy at the top of the GFN2 path is higher than its own
 # barrier, because the GFN2 transition state is tighter than that of B3LYP: we come back to this at
 # the end.)

@@ -18,7 +18,7 @@
 # lesson 5, find the transition state on the learned surface with its
 # frequencies, and make the model faster with a table.
 #
-# The whole lesson takes about four minutes on two cores.
+# The whole lesson takes about two minutes on two cores.
 
 # %%
 import time
@@ -182,7 +182,7 @@ lesson.number("barrier on the GFN2 path, GFN2 + Δ", barrier, "kcal/mol")
 # With forces that are exact derivatives, everything that one does with a potential-energy surface
 # works: here a search for the saddle point, uphill along the softest mode and downhill along all
 # others, from the GFN2 transition state. It needs Hessians, second derivatives by differences of
-# forces: 84 force calculations each, two seconds with the model, seven minutes with B3LYP.
+# forces: 84 force calculations each, two seconds with the model, eight minutes with B3LYP.
 
 # %%
 symbols = path_dft[0].numbers

@@ -31,7 +31,7 @@ def xi(coordinates: np.ndarray) -> np.ndarray:
 
 
 def test_the_own_files_are_shipped_and_small() -> None:
-    assert {"claisen_gfn2.npz", "claisen_irc_gfn2.npz", "butane_gfn2.npz"} <= set(SHIPPED)
+    assert set(SHIPPED) == set(data.FILES)
     folder = Path(data.__file__).parent
     assert sum((folder / name).stat().st_size for name in SHIPPED) < 3_000_000
     assert (folder / "claisen_gfn2.npz").stat().st_size < 2_000_000
@@ -91,6 +91,18 @@ def test_claisen_covers_the_path_in_every_part_of_the_split() -> None:
     centers = np.array([values[arrays["window"] == w].mean() for w in range(50)])
     assert (np.diff(centers) > 0).all()
     assert len({*zip(arrays["window"].tolist(), arrays["frame"].tolist(), strict=True)}) == 2000
+
+
+def test_dft_labels_cover_the_path_in_every_part_of_the_split() -> None:
+    """The parts are those of the lessons."""
+    arrays = read_npz(data.claisen_dft_path())
+    assert (np.bincount(arrays["window"], minlength=50) == 16).all()
+    values = xi(arrays["coordinates"].astype(float))
+    edges = np.linspace(-3.4, 2.7, 9)
+    for part in (values[:80], values[80:-120], values[-120:]):
+        assert np.histogram(part, edges)[0].min() >= 3
+    # What makes Δ-learning worth it: the difference varies less than half as much.
+    assert np.std(arrays["energy"] - arrays["energy_sqm"]) < 0.5 * np.std(arrays["energy"])
 
 
 def test_reaction_path_has_its_three_stationary_points() -> None:

@@ -26,7 +26,7 @@ __all__ = [
 #: Name of every shipped file, and one line on what is in it.
 FILES = {
     "claisen_gfn2.npz": "Claisen rearrangement, umbrella sampling, GFN2-xTB",
-    "claisen_dft.npz": "Claisen rearrangement, part of these structures, B3LYP/6-31G* and GFN2-xTB",
+    "claisen_dft.npz": "Claisen rearrangement, 800 of these structures, B3LYP/6-31G* and GFN2-xTB",
     "claisen_irc_gfn2.npz": "Claisen rearrangement, intrinsic reaction path, GFN2-xTB",
     "claisen_irc_dft.npz": "Claisen rearrangement, reaction path, B3LYP/6-31G* and GFN2-xTB",
     "butane_gfn2.npz": "butane along its torsion, relaxed, GFN2-xTB",
@@ -54,7 +54,7 @@ def claisen_path() -> Path:
 
 
 def claisen_dft_path() -> Path:
-    """Part of :func:`claisen_path` with B3LYP/6-31G* labels beside GFN2-xTB's, in its order."""
+    """800 of the 2000 structures, in their order, with B3LYP/6-31G* labels beside GFN2-xTB's."""
     return data_file("claisen_dft.npz")
 
 

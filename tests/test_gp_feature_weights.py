@@ -22,7 +22,7 @@ from pymlp.gaussian_process.feature_weights import (
     WeightedLikelihood,
     maximize_weights,
 )
-from pymlp.gaussian_process.likelihood import log_marginal_likelihood
+from pymlp.gaussian_process.likelihood import Hyperparameters, log_marginal_likelihood
 from pymlp.gaussian_process.points import Points
 from pymlp.gaussian_process.weight_search import fit_feature_weights
 from tests.gp_oracle import molecules, small_ani
@@ -196,3 +196,13 @@ def test_what_it_cannot_do_is_refused() -> None:
         CombinedInputs(InverseDistances())
     with pytest.raises(ValueError, match="parts"):
         CombinedInputs(AtomicInputs(small_ani()), InverseDistances())
+
+
+def test_noises_shrink_with_the_number_of_structures() -> None:
+    found = Hyperparameters(Matern52(), 2.0, 1e-3, 0.04)
+    more = found.for_structures(40, 160)
+    assert (more.energy_noise, more.force_noise) == pytest.approx((3e-4, 0.012))
+    assert more.signal_variance == 2.0
+    assert found.for_structures(40, 160, label_noise=0.02).force_noise == 0.02
+    # Fewer structures than the likelihood saw do not raise them.
+    assert found.for_structures(40, 10) == found.for_structures(40, 40)

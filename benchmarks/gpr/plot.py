@@ -16,6 +16,10 @@ PEERS = {
     "FLARE": ((100, 200), (1.19, 0.78), (3.41, 2.65)),
 }
 
+_ENERGY, _FORCE = (0.15, 0.2, 0.3, 0.5, 0.7, 1.0), (0.5, 0.7, 1.0, 1.5, 2.0, 3.0)
+#: Values and labels of the two error axes.
+TICKS = tuple((values, [f"{value:g}" for value in values]) for values in (_ENERGY, _FORCE))
+
 
 def main() -> None:
     import matplotlib
@@ -47,6 +51,7 @@ def main() -> None:
         )
         ticks = (100, 200, 500, 1000, 1500)
         axis.set_xticks(ticks, [str(t) for t in ticks])
+        axis.set_yticks(*TICKS[axis is axes[1]])
         axis.minorticks_off()
         axis.grid(alpha=0.3, which="both")
     axes[0].legend(fontsize=7)

@@ -38,7 +38,7 @@ from pymlp.gaussian_process.symmetry import Rotation, character_basis
 from pymlp.permutations import find_permutations
 
 #: Of this package's fits; those of accuracy.py are more careful.
-LIKELIHOOD_STRUCTURES, TOLERANCE, COMPONENTS = 30, 1e-2, 3
+LIKELIHOOD_STRUCTURES, TOLERANCE, COMPONENTS = 30, 1e-2, 4
 
 
 def turns(rounds: int, **contestants: Callable[[], Any]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from benchmarks import features, memory, neighbours
+from benchmarks import features, memory, neighbours, training
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -18,6 +18,7 @@ def main() -> int:
     RESULTS.mkdir(exist_ok=True)
     features.main(["--out", str(RESULTS / f"{name}-features.json")])
     neighbours.main(["--out", str(RESULTS / f"{name}-neighbours.json")])
+    training.main(["--out", str(RESULTS / f"{name}-training.json")])
     return memory.main(["--out", str(RESULTS / f"{name}-memory.json")])
 
 

@@ -19,7 +19,7 @@
 # a cheap method. You will train it twice, with Behler-Parrinello and with ANI features, judge it on
 # structures it has never seen, and use it.
 #
-# The whole lesson takes about three minutes on two cores.
+# The whole lesson takes about two and a half minutes on two cores.
 
 # %%
 import matplotlib.pyplot as plt

@@ -60,7 +60,7 @@ class GaussianProcessSection(Section):
     method: Literal["auto", "cholesky", "cg", "sparse"] = Field(
         default="auto", description="auto: cholesky up to 10 000 observations, else cg; sparse"
     )
-    tolerance: PositiveFloat = Field(default=1e-3, description="cg: relative residual")
+    tolerance: PositiveFloat = Field(default=5e-3, description="cg: relative residual")
     components: int = Field(
         default=4, ge=1, description="cg: derivatives per structure in the preconditioner"
     )

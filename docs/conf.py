@@ -41,11 +41,13 @@ html_show_sourcelink = False
 html_show_sphinx = False
 html_show_copyright = False
 
-# Formulas without the network: one script of MathJax that draws with SVG and needs no fonts.
-_offline = Path(sysconfig.get_path("purelib")) / "sphinx-mathjax-offline/static/mathjax/tex-svg.js"
+# Formulas without the network: one script of MathJax with all its extensions, SVG, no fonts.
+_offline = (
+    Path(sysconfig.get_path("purelib")) / "sphinx-mathjax-offline/static/mathjax/tex-svg-full.js"
+)
 if _offline.is_file():
-    shutil.copyfile(_offline, Path(__file__).parent / "_static" / "tex-svg.js")
-    mathjax_path = "tex-svg.js"
+    shutil.copyfile(_offline, Path(__file__).parent / "_static" / "tex-svg-full.js")
+    mathjax_path = "tex-svg-full.js"
 else:
     print("formulas will be fetched from the network: pip install sphinx-mathjax-offline",
           file=sys.stderr)  # fmt: skip

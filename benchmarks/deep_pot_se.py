@@ -81,11 +81,11 @@ class Ours:
         if quantity == "env":
             return self.descriptor.environment(self.d)
         made = self.fast if quantity.startswith("table") else self.descriptor
-        if quantity == "train":
-            leaf = made.environment(self.d).requires_grad_()
-            features = made.features_of(leaf, self.list, self.types)
-            (slope,) = torch.autograd.grad(features, leaf, self.g, create_graph=True)
-            pull = made.geometry_vjp(slope, self.d, self.list, self.types)
+        if quantity.startswith("train"):
+            made.interpolation_tolerance = 1e-6 if quantity == "train" else None
+            rows = made.environment(self.d)
+            features, back = made.features_to_train(rows, self.list, self.types)
+            pull = made.geometry_vjp(back(self.g), self.d, self.list, self.types)
             total = (pull * self.u).sum() + (features * self.g).sum()
             found = torch.autograd.grad(total, list(made.parameters()), allow_unused=True)
             return torch.cat([f.flatten() for f in found if f is not None])

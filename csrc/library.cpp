@@ -48,7 +48,10 @@ STABLE_TORCH_LIBRARY(pymlp, m) {
       "-> ";
   const std::string table =
       "Tensor environment, Tensor pair_offsets, Tensor pair_kinds, Tensor table, float first, "
-      "float width, int n_functions, int n_axis) -> Tensor";
+      "float width, int n_functions, int n_axis";
+  const std::string networks =
+      "Tensor environment, Tensor pair_offsets, Tensor pair_kinds, Tensor parameters, "
+      "Tensor standards, int[] widths, int n_axis";
   for (const std::string& schema :
        {"deep_pot_se(" + contraction + "Tensor",
         "deep_pot_se_backward(Tensor grad_output, " + contraction +
@@ -57,7 +60,20 @@ STABLE_TORCH_LIBRARY(pymlp, m) {
         "Tensor grad_output, " +
             contraction +
             "(Tensor grad_grad_output, Tensor grad_embedding, Tensor grad_environment)",
-        "deep_pot_se_table(" + table, "deep_pot_se_table_backward(Tensor grad_output, " + table}) {
+        "deep_pot_se_table(" + table + ") -> Tensor",
+        "deep_pot_se_table_backward(Tensor grad_output, " + table + ") -> Tensor",
+        "deep_pot_se_table_gradient(Tensor grad_output, " + table + ") -> Tensor",
+        "deep_pot_se_table_double_backward(Tensor grad_grad_environment, Tensor grad_output, " +
+            table +
+            ", bool with_environment) -> (Tensor grad_grad_output, Tensor grad_environment, "
+            "Tensor grad_table)",
+        "deep_pot_se_networks(" + networks + ") -> Tensor",
+        "deep_pot_se_networks_backward(Tensor grad_output, " + networks + ") -> Tensor",
+        "deep_pot_se_networks_gradient(Tensor grad_output, " + networks + ") -> Tensor",
+        "deep_pot_se_networks_double_backward(Tensor grad_grad_environment, Tensor grad_output, " +
+            networks +
+            ", bool with_environment) -> (Tensor grad_grad_output, Tensor grad_environment, "
+            "Tensor grad_parameters)"}) {
     m.def(schema.c_str());
   }
 

@@ -8,12 +8,16 @@ With A atoms, P pairs, M embedding functions, of which the first ``n_axis`` stan
                               those of :mod:`pymlp.ops`, with a row per pair
 ``deep_pot_se``               D = T T₂ᵀ, T = 𝒢ᵀR̃ (eq 11) [A, M·n_axis] from embedding 𝒢 [P, M] and
                               environment R̃ [P, 4]; ``_backward``, ``_double_backward``
-``deep_pot_se_table``         the same with 𝒢 from a table in s, never stored; ``_backward``
+``deep_pot_se_table``         the same with 𝒢 from a table in s, never stored; ``_backward``, and on
+                              the CPU ``_gradient`` (by the table) and ``_double_backward``
+``deep_pot_se_networks``      the same with 𝒢 from networks, never stored, on the CPU alone;
+                              ``_backward``, ``_gradient`` (by the weights), ``_double_backward``
 ============================  ==================================================================
 
 ``environment_matrix`` is differentiable twice in the displacements, ``deep_pot_se`` twice in
-``embedding`` and ``environment``, ``deep_pot_se_table`` once in ``environment``; more raises
-RuntimeError. The same input gives the same bits, on any number of threads.
+``embedding`` and ``environment``, ``deep_pot_se_table`` twice in ``environment`` and once more by
+``table``, which is linear (on CUDA once in ``environment``), ``deep_pot_se_networks`` twice in
+``environment`` and once, after either of these, in ``parameters``; more raises RuntimeError. The same input gives the same bits, on any number of threads.
 
 Common arguments: ``pair_offsets`` [A+1] int64, first pair of every centre; ``pair_rows`` [P] int64,
 the row of ``embedding`` that belongs to each pair (a permutation: the embedding is computed sorted
@@ -29,19 +33,30 @@ Raises:
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from pymlp import ops
+from pymlp.ops import _inputs, _register_autograd, _with_none
 
 OP_NAMES = (
     *(f"environment_matrix{k}" for k in ("", "_backward", "_jvp", "_double_backward", "_jacobian")),
     *(f"deep_pot_se{k}" for k in ("", "_backward", "_double_backward")),
     *(f"deep_pot_se_table{k}" for k in ("", "_backward")),
 )
-"""Names of the ops under ``torch.ops.pymlp``."""
+"""Names of the ops under ``torch.ops.pymlp`` that every device has."""
+
+CPU_OP_NAMES = (
+    *(f"deep_pot_se_table_{kind}" for kind in ("gradient", "double_backward")),
+    *(
+        f"deep_pot_se_networks{kind}"
+        for kind in ("", "_backward", "_gradient", "_double_backward")
+    ),
+)
+"""Names of those that the CPU alone has."""
 
 SWITCH_FUNCTIONS = {"none": 0, "cosine": 1, "quintic": 2}
 """Values of ``switch_function`` by name."""
@@ -69,43 +84,36 @@ def _register_environment() -> None:
     backward, jvp, double_backward = (
         _overload(f"{name}_{kind}") for kind in ("backward", "jvp", "double_backward")
     )
-    none = (None, None, None)
-
-    def save(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-        del output
-        ctx.save_for_backward(*(x for x in inputs if isinstance(x, Tensor)))
-        ctx.numbers = inputs[-3:]
 
     def forward_vjp(ctx: Any, grad: Tensor) -> Any:
-        return (backward(grad, *ctx.saved_tensors, *ctx.numbers), *none)
+        return _with_none(ctx, backward(grad, *_inputs(ctx)))
 
     def backward_vjp(ctx: Any, grad: Tensor) -> Any:
-        grad_output, displacements = ctx.saved_tensors
+        grad_output, *rest = _inputs(ctx)
         if not ctx.needs_input_grad[1]:  # training on forces
-            return (jvp(grad, displacements, *ctx.numbers), None, *none)
-        return (*double_backward(grad, grad_output, displacements, *ctx.numbers), *none)
+            return _with_none(ctx, jvp(grad, *rest))
+        return _with_none(ctx, *double_backward(grad, grad_output, *rest))
 
     def jvp_vjp(ctx: Any, grad: Tensor) -> Any:
-        tangents, displacements = ctx.saved_tensors
-        along = backward(grad, displacements, *ctx.numbers)
+        tangents, *rest = _inputs(ctx)
+        along = backward(grad, *rest)
         if not ctx.needs_input_grad[1]:
-            return (along, None, *none)
-        return (along, double_backward(tangents, grad, displacements, *ctx.numbers)[1], *none)
+            return _with_none(ctx, along)
+        return _with_none(ctx, along, double_backward(tangents, grad, *rest)[1])
 
     refuse = _refuse(
         f"pymlp::{name}: third derivatives, and derivatives of its Jacobian, are not available; "
         f"{name} is differentiable twice. Detach the displacements, or take the derivative by "
         "finite differences of second derivatives."
     )
-    derivatives = {
-        "": forward_vjp,
-        "_backward": backward_vjp,
-        "_jvp": jvp_vjp,
-        "_double_backward": refuse,
-        "_jacobian": refuse,
-    }
-    for kind, derivative in derivatives.items():
-        torch.library.register_autograd(f"pymlp::{name}{kind}", derivative, setup_context=save)
+    for kind, derivative, n_inputs in (
+        ("", forward_vjp, 1),
+        ("_backward", backward_vjp, 2),
+        ("_jvp", jvp_vjp, 2),
+        ("_double_backward", refuse, 3),
+        ("_jacobian", refuse, 1),
+    ):
+        _register_autograd(f"{name}{kind}", derivative, n_inputs)
 
     def rows(displacements: Tensor, *_: Any) -> Tensor:
         return displacements.new_empty((displacements.shape[0], 4))
@@ -138,33 +146,26 @@ def _register_contraction() -> None:
         _overload(f"{name}_{kind}") for kind in ("backward", "double_backward")
     )
 
-    def save(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-        del output
-        ctx.save_for_backward(*inputs[:-1])
-        ctx.n_axis = inputs[-1]
-
     def forward_vjp(ctx: Any, grad: Tensor) -> Any:
-        return (*backward(grad, *ctx.saved_tensors, ctx.n_axis), None, None, None)
+        return _with_none(ctx, *backward(grad, *_inputs(ctx)))
 
     def backward_vjp(ctx: Any, functions: Tensor | None, numbers: Tensor | None) -> Any:
-        grad_output, embedding, environment, *rest = ctx.saved_tensors
+        grad_output, embedding, environment, *rest = _inputs(ctx)
         functions = torch.zeros_like(embedding) if functions is None else functions
         numbers = torch.zeros_like(environment) if numbers is None else numbers
-        both = double_backward(
-            functions, numbers, grad_output, embedding, environment, *rest, ctx.n_axis
-        )
-        return (*both, None, None, None)
+        both = double_backward(functions, numbers, grad_output, embedding, environment, *rest)
+        return _with_none(ctx, *both)
 
     refuse = _refuse(
         f"pymlp::{name}: third derivatives are not available; {name} is differentiable twice. "
         "Detach embedding and environment, or take the derivative by finite differences."
     )
-    for kind, derivative in (
-        ("", forward_vjp),
-        ("_backward", backward_vjp),
-        ("_double_backward", refuse),
+    for kind, derivative, n_inputs in (
+        ("", forward_vjp, 2),
+        ("_backward", backward_vjp, 3),
+        ("_double_backward", refuse, 5),
     ):
-        torch.library.register_autograd(f"pymlp::{name}{kind}", derivative, setup_context=save)
+        _register_autograd(f"{name}{kind}", derivative, n_inputs)
 
     def features(embedding: Tensor, environment: Tensor, offsets: Tensor, *rest: Any) -> Tensor:
         return embedding.new_empty((offsets.shape[0] - 1, embedding.shape[1] * rest[-1]))
@@ -183,44 +184,92 @@ def _register_contraction() -> None:
         torch.library.register_fake(f"pymlp::{name}{kind}", fake)
 
 
-def _register_table() -> None:
-    name = "deep_pot_se_table"
-    backward = _overload(f"{name}_backward")
-
-    def save(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-        del output
-        ctx.save_for_backward(*inputs[:-4])
-        ctx.numbers = inputs[-4:]
+def _register_functions(name: str, weights: str, n_functions: Callable[..., int]) -> None:
+    """Table or networks: (environment, pair_offsets, pair_kinds, weights, ...)."""
+    backward, gradient, double_backward = (
+        _overload(f"{name}_{kind}") for kind in ("backward", "gradient", "double_backward")
+    )
 
     def forward_vjp(ctx: Any, grad: Tensor) -> Any:
-        return (backward(grad, *ctx.saved_tensors, *ctx.numbers), *(None,) * 7)
+        inputs, needed = _inputs(ctx), ctx.needs_input_grad
+        return _with_none(
+            ctx,
+            backward(grad, *inputs) if needed[0] else None,
+            None,
+            None,
+            gradient(grad, *inputs) if needed[3] else None,
+        )
+
+    def backward_vjp(ctx: Any, grad: Tensor) -> Any:
+        grad_output, *rest = _inputs(ctx)
+        needed = ctx.needs_input_grad[1]
+        along, second, by_weights = double_backward(grad, grad_output, *rest, needed)
+        return _with_none(ctx, along, second if needed else None, None, None, by_weights)
 
     refuse = _refuse(
-        f"pymlp::{name}: second derivatives of a tabulated embedding are not available. "
-        "Use the exact networks: descriptor.exact()."
+        f"pymlp::{name}: third derivatives, and second ones by the {weights}, are not available. "
+        "Evaluate the networks by torch: descriptor.exact().features_of()."
     )
-    torch.library.register_autograd(f"pymlp::{name}", forward_vjp, setup_context=save)
-    torch.library.register_autograd(f"pymlp::{name}_backward", refuse, setup_context=save)
+    for kind, derivative, n_inputs in (
+        ("", forward_vjp, 4),
+        ("_backward", backward_vjp, 5),
+        ("_gradient", refuse, 5),
+        ("_double_backward", refuse, 6),
+    ):
+        _register_autograd(f"{name}{kind}", derivative, n_inputs)
 
     def features(environment: Tensor, pair_offsets: Tensor, *rest: Any) -> Tensor:
-        return environment.new_empty((pair_offsets.shape[0] - 1, rest[-2] * rest[-1]))
+        size = n_functions(*rest) * rest[-1]
+        return environment.new_empty((pair_offsets.shape[0] - 1, size))
 
-    def gradient(grad_output: Tensor, environment: Tensor, *_: Any) -> Tensor:
+    def rows(grad_output: Tensor, environment: Tensor, *_: Any) -> Tensor:
         return environment.new_empty(environment.shape)
 
-    torch.library.register_fake(f"pymlp::{name}", features)
-    torch.library.register_fake(f"pymlp::{name}_backward", gradient)
+    def of_weights(grad_output: Tensor, *inputs: Any) -> Tensor:
+        return inputs[3].new_empty(inputs[3].shape)
+
+    def second(grad: Tensor, grad_output: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
+        *inputs, with_environment = rest
+        n_pairs = inputs[0].shape[0] if with_environment else 0
+        return (
+            features(*inputs),
+            inputs[0].new_empty((n_pairs, 4)),
+            of_weights(grad_output, *inputs),
+        )
+
+    for kind, fake in (
+        ("", features),
+        ("_backward", rows),
+        ("_gradient", of_weights),
+        ("_double_backward", second),
+    ):
+        torch.library.register_fake(f"pymlp::{name}{kind}", fake)
 
 
 _register_environment()
 _register_contraction()
-_register_table()
+_register_functions("deep_pot_se_table", "table", lambda *rest: rest[-2])
+_register_functions("deep_pot_se_networks", "weights", lambda *rest: rest[-2][-1])
 
 # Kept alive: the registrations go when the Library object goes.
 _cuda_refusals = torch.library.Library("pymlp", "FRAGMENT")
 for _name in OP_NAMES:
     if not torch._C._dispatch_has_kernel_for_dispatch_key(f"pymlp::{_name}", "CUDA"):
         _cuda_refusals.impl(_name, ops._refuse_cuda(_name), "CUDA")
+
+
+def _cpu_only(name: str) -> Any:
+    def no_kernel(*args: Any) -> Any:
+        raise RuntimeError(
+            f"pymlp::{name} runs on the CPU alone; on CUDA, and for more derivatives, the networks "
+            "are torch's and their contraction is deep_pot_se: descriptor.exact().features_of()"
+        )
+
+    return no_kernel
+
+
+for _name in CPU_OP_NAMES:
+    _cuda_refusals.impl(_name, _cpu_only(_name), "CUDA")
 
 
 # -- functions ----------------------------------------------------------------------------------
@@ -324,9 +373,54 @@ def deep_pot_se_table(
 
 
 def deep_pot_se_table_backward(grad_output: Tensor, environment: Tensor, *rest: Any) -> Tensor:
-    """Gradient [P, 4] by ``environment`` of :func:`deep_pot_se_table`, its slope in s included."""
+    """Gradient [P, 4] by ``environment`` of :func:`deep_pot_se_table`, its slope in s included.
+
+    On the CPU differentiable in ``grad_output``, ``environment`` and the table.
+    """
     ops._check_float("environment", environment)
     result: Tensor = torch.ops.pymlp.deep_pot_se_table_backward.default(
+        grad_output, environment, *rest
+    )
+    return result
+
+
+def deep_pot_se_networks(
+    environment: Tensor,
+    pair_offsets: Tensor,
+    pair_kinds: Tensor,
+    parameters: Tensor,
+    standards: Tensor,
+    widths: Sequence[int],
+    n_axis: int,
+) -> Tensor:
+    """DeepPot-SE features (eqs 10, 11), [A, M·n_axis], with 𝒢 from residual tanh networks of s.
+
+    Args:
+        environment: R̃ [P, 4].
+        pair_offsets: [A+1] int64.
+        pair_kinds: [P] int64, which network.
+        parameters: [kinds, Q]: layer after layer the weight [n_in, n_out] and the bias [n_out].
+        standards: [kinds, 2]: the networks are given s · first + second.
+        widths: of the layers, 1 to 8 of them; the last is M.
+        n_axis: m2, in 1 ... M.
+
+    Raises:
+        RuntimeError: on CUDA, which has the op chain alone.
+    """
+    ops._check_float("environment", environment)
+    result: Tensor = torch.ops.pymlp.deep_pot_se_networks.default(
+        environment, pair_offsets, pair_kinds, parameters, standards, list(widths), n_axis
+    )
+    return result
+
+
+def deep_pot_se_networks_backward(grad_output: Tensor, environment: Tensor, *rest: Any) -> Tensor:
+    """Gradient [P, 4] by ``environment`` of :func:`deep_pot_se_networks`.
+
+    Differentiable in ``grad_output``, ``environment`` and ``parameters``.
+    """
+    ops._check_float("environment", environment)
+    result: Tensor = torch.ops.pymlp.deep_pot_se_networks_backward.default(
         grad_output, environment, *rest
     )
     return result

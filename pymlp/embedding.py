@@ -145,27 +145,80 @@ class EmbeddingNetworks(nn.Module):
             begin += count
         return g, g_slope
 
-    @torch.no_grad()
-    def jet(self, s: Tensor, kind: int, curvature: bool = False) -> tuple[Tensor, ...]:
-        """Return the functions of one kind with first (and second) derivative by s, [n, m1] each.
+    def jets(self, s: Tensor) -> Tensor:
+        """Return the functions of all kinds with two derivatives by s, [3, n_kinds, n, m1] float64.
+
+        Differentiable in the weights, and few torch calls: kinds and derivatives go through each
+        layer as one batched product.
 
         Args:
-            s: [n] 1/Å.
-            kind: which network.
-            curvature: whether the second derivative is wanted.
+            s: [n] 1/Å, the same for all kinds.
         """
-        mean, scale = self._standards(s.dtype)
-        x = ((s - mean[kind]) / scale[kind])[:, None]
-        slope = torch.ones_like(x) / scale[kind]
-        bend = torch.zeros_like(x)
-        for weight, bias in self._layers(s.dtype):
-            y = torch.tanh(torch.addmm(bias[kind], x, weight[kind]))
+        float64 = torch.float64
+        n = len(s)
+        scale = self.input_scale[:, None, None]
+        x = (s.to(float64)[None, :, None] - self.input_mean[:, None, None]) / scale
+        x = torch.cat([x, (1 / scale).expand(x.shape), x.new_zeros(x.shape)], dim=1)
+        for weight, bias in zip(self.weights, self.biases, strict=True):
+            z, slope, bend = (x @ weight.to(float64)).split(n, dim=1)
+            y = torch.tanh(z + bias.to(float64)[:, None])
             share = 1 - y * y
-            along = slope @ weight[kind]
-            if curvature:
-                bend = _residual(bend, share * (bend @ weight[kind] - 2 * y * along * along))
-            x, slope = _residual(x, y), _residual(slope, share * along)
-        return (x, slope, bend) if curvature else (x, slope)
+            along = share * slope
+            bend = torch.addcmul(share * bend, y * along, slope, value=-2)
+            x = _residual(x, torch.cat([y, along, bend], dim=1))
+        return x.reshape(self.n_kinds, 3, n, -1).transpose(0, 1)
+
+    def interpolated(
+        self, low: float, high: float, width: float
+    ) -> tuple[Tensor, float, float, float]:
+        """Return polynomials in s that stand for the networks, differentiable in the weights.
+
+        Args:
+            low: 1/Å, smallest s.
+            high: 1/Å, largest s.
+            width: 1/Å, of an interval; a multiple of it lies at or below ``low``.
+
+        Returns:
+            Coefficients as of :class:`EmbeddingTable`, float64; where they begin and end; and the
+            largest difference from the networks in the middle of the intervals, where it is
+            largest, relative to the largest value.
+        """
+        begin = math.floor(low / width) * width
+        count = max(1, math.ceil((high - begin) / width + 1e-6))
+        nodes = begin + width * torch.arange(
+            count + 1, dtype=torch.float64, device=self.input_mean.device
+        )
+        jets = self.jets(nodes)
+        with torch.no_grad():
+            exact = self.values(nodes[:-1] + 0.5 * width)
+            error = float((_middles(jets, width) - exact).abs().max())
+            error /= max(float(exact.abs().max()), 1e-30)
+        return _hermite(jets, width), begin, begin + count * width, error
+
+    def values(self, s: Tensor) -> Tensor:
+        """Return the functions of all kinds, [n_kinds, n, m1] float64; ``s`` as for :meth:`jets`."""
+        float64 = torch.float64
+        x = (s.to(float64)[None] - self.input_mean[:, None]) / self.input_scale[:, None]
+        x = x[..., None]
+        for weight, bias in zip(self.weights, self.biases, strict=True):
+            x = _residual(x, torch.tanh(torch.baddbmm(bias.to(float64)[:, None], x, weight.to(float64))))
+        return x
+
+    def flat(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Return what the op ``deep_pot_se_networks`` reads, differentiable in the weights.
+
+        Returns:
+            Weights and biases [n_kinds, Q], layer after layer; and factor and summand of s
+            [n_kinds, 2].
+        """
+        parts = [
+            part
+            for weight, bias in zip(self.weights, self.biases, strict=True)
+            for part in (weight.flatten(1), bias)
+        ]
+        factor = 1 / self.input_scale
+        standards = torch.stack([factor, -self.input_mean * factor], dim=1)
+        return torch.cat(parts, dim=1).to(dtype), standards.to(dtype)
 
     def _layers(self, dtype: torch.dtype) -> list[tuple[tuple[Tensor, ...], tuple[Tensor, ...]]]:
         # Cast where a model of float64 weights is evaluated in float32: small beside the pairs.
@@ -226,11 +279,43 @@ def _add_input(x: Tensor, y: Tensor) -> Tensor:
 
 
 def _residual(x: Tensor, y: Tensor) -> Tensor:
-    if y.shape[1] == x.shape[1]:
+    """The output y [..., n_out] of a layer plus its input x [..., n_in], where widths allow."""
+    if y.shape[-1] == x.shape[-1]:
         return x + y
-    if y.shape[1] == 2 * x.shape[1]:
-        return torch.cat([x, x], dim=1) + y
+    if y.shape[-1] == 2 * x.shape[-1]:
+        return torch.cat([x, x], dim=-1) + y
     return y
+
+
+def _hermite(jets: Tensor, width: float) -> Tensor:
+    """Polynomials of degree five through jets at n + 1 nodes that lie ``width`` apart.
+
+    Args:
+        jets: [3, n_kinds, n + 1, m1].
+        width: 1/Å.
+
+    Returns:
+        [n_kinds, n, 6, m1 padded to a multiple of 16], in the position within an interval (0 to 1),
+        constant first: what the op reads.
+    """
+    h, hh = width, width * width
+    rows = [
+        [1.0, 0.0, 0.0, 0.0, 0.0, 0.0],
+        [0.0, h, 0.0, 0.0, 0.0, 0.0],
+        [0.0, 0.0, 0.5 * hh, 0.0, 0.0, 0.0],
+        [-10.0, -6 * h, -1.5 * hh, 10.0, -4 * h, 0.5 * hh],
+        [15.0, 8 * h, 1.5 * hh, -15.0, 7 * h, -hh],
+        [-6.0, -3 * h, -0.5 * hh, 6.0, -3 * h, 0.5 * hh],
+    ]
+    ends = torch.cat([jets[:, :, :-1], jets[:, :, 1:]])
+    found = (ends.new_tensor(rows) @ ends.flatten(1)).reshape(ends.shape).permute(1, 2, 0, 3)
+    return nn.functional.pad(found, (0, -ends.shape[-1] % 16))
+
+
+def _middles(jets: Tensor, width: float) -> Tensor:
+    """Those polynomials in the middle of their intervals, [n_kinds, n, m1]."""
+    (a, da, ca), (b, db, cb) = jets[:, :, :-1], jets[:, :, 1:]
+    return 0.5 * (a + b) + (5 * width / 32) * (da - db) + (width * width / 64) * (ca + cb)
 
 
 class EmbeddingTable:
@@ -268,8 +353,9 @@ class EmbeddingTable:
         n = self._SMALLEST
         while True:
             self.n_intervals, self.width = n, self.last / n
-            self.coefficients = self._coefficients(networks)
-            error, largest = self._deviation(networks)
+            with torch.no_grad():
+                self.coefficients = _hermite(networks.jets(self._nodes(networks)), self.width)
+                error, largest = self._deviation(networks)
             self.bound = 2 * error
             self.relative_bound = self.bound / largest
             if self.relative_bound <= self.tolerance:
@@ -287,36 +373,14 @@ class EmbeddingTable:
             0, self.last, self.n_intervals + 1, dtype=torch.float64, device=device
         )
 
-    def _coefficients(self, networks: EmbeddingNetworks) -> Tensor:
-        nodes, h = self._nodes(networks), self.width
-        m1 = networks.n_functions
-        padded = -(-m1 // 16) * 16
-        result = nodes.new_zeros(networks.n_kinds, self.n_intervals, 6, padded)
-        for kind in range(networks.n_kinds):
-            value, slope, bend = networks.jet(nodes, kind, curvature=True)
-            slope, bend = slope * h, bend * (h * h)
-            a, b = value[:-1], value[1:]
-            da, db, ca, cb = slope[:-1], slope[1:], bend[:-1], bend[1:]
-            rows = (
-                a,
-                da,
-                ca / 2,
-                10 * (b - a) - 6 * da - 4 * db - 1.5 * ca + 0.5 * cb,
-                -15 * (b - a) + 8 * da + 7 * db + 1.5 * ca - cb,
-                6 * (b - a) - 3 * (da + db) - 0.5 * (ca - cb),
-            )
-            result[kind, :, :, :m1] = torch.stack(rows, dim=1)
-        return result
-
     def _deviation(self, networks: EmbeddingNetworks) -> tuple[float, float]:
         """Largest difference from the networks, and their largest value."""
         nodes = self._nodes(networks)[:-1]
         error, largest = 0.0, 1e-30
-        for kind in range(networks.n_kinds):
-            for t in (0.25, 0.5, 0.75):
-                exact = networks.jet(nodes + t * self.width, kind)[0]
-                powers = t ** torch.arange(6, dtype=torch.float64, device=nodes.device)
-                found = torch.einsum("ncm,c->nm", self.coefficients[kind], powers)
-                error = max(error, float((found[:, : exact.shape[1]] - exact).abs().max()))
-                largest = max(largest, float(exact.abs().max()))
+        for t in (0.25, 0.5, 0.75):
+            exact = networks.values(nodes + t * self.width)
+            powers = t ** torch.arange(6, dtype=torch.float64, device=nodes.device)
+            found = torch.einsum("knim,i->knm", self.coefficients, powers)
+            error = max(error, float((found[..., : exact.shape[-1]] - exact).abs().max()))
+            largest = max(largest, float(exact.abs().max()))
         return error, largest

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import platform
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -334,15 +334,24 @@ class Potential(nn.Module):
         )
         if features is None:
             features = self.descriptor.geometry(d, neighbor_list, types)
-        geometry = features.detach().requires_grad_()
+        geometry = features.detach()
         with torch.enable_grad():
+            inputs: list[Tensor] = []  # of each network; the same tensor for the same descriptor
+            distinct: list[tuple[Tensor, Callable[[Tensor], Tensor]]] = []
+            last: Descriptor | None = None
+            for own in descriptors:
+                if own is not last:
+                    distinct.append(own.features_to_train(geometry, neighbor_list, types))
+                    last = own
+                inputs.append(distinct[-1][0])
             atomic = torch.stack(
-                [
-                    network(own.features_of(geometry, neighbor_list, types), types, groups)
-                    for own, network in zip(descriptors, members, strict=True)
-                ]
+                [network(x, types, groups) for x, network in zip(inputs, members, strict=True)]
             ).mean(dim=0)
-            (slope,) = torch.autograd.grad(atomic.sum(), geometry, create_graph=create_graph)
+            found = torch.autograd.grad(
+                atomic.sum(), [x for x, _ in distinct], create_graph=create_graph
+            )
+            slopes = [pull(g) for (_, pull), g in zip(distinct, found, strict=True)]
+            slope = slopes[0] if len(slopes) == 1 else torch.stack(slopes).sum(dim=0)
             pull = self.descriptor.geometry_vjp(slope, d, neighbor_list, types)
             forces = neighbors.forces_from_pairs(pull, neighbor_list)
         energies = atomic.new_zeros(len(batch)).index_add(0, index, atomic)

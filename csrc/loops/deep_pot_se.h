@@ -56,11 +56,77 @@ struct TablePass {
   const T* table;               // [kinds, intervals, 6, stride]: coefficients, constant first
   int64_t stride;               // M, padded with zeros to a multiple of kTablePadding
   const T* grad_features;       // [A, M, M2]  backward
-  T* features;                  // [A, M, M2]  forward
-  T* grad_environment;          // [P, 4]      backward
+  T* features;                  // [A, M, M2]  forward; double_backward: along the tangents
+  T* grad_environment;          // [P, 4]      backward; double_backward: along the tangents, if set
+  // For training through a table, on the CPU alone:
+  const T* environment_tangents;  // [P, 4]  double_backward
+  // Gradient of T, if set; double_backward: and its derivative along the tangents.
+  T* grad_moments;  // [A, 4 or 8, stride]
+  T* grad_table;    // as table
+};
+
+// The layers of an embedding network, and where they lie in the weights of a kind, padded with
+// zeros: weight [n_in][out], bias [out], and for all but the first the weight transposed,
+// [n_out][in].
+constexpr int kLargestDepth = 8;
+constexpr int64_t kNetworkPadding = 8;  // a multiple of the numbers in a register
+
+struct NetworkLayer {
+  int64_t n_in, n_out;
+  int64_t in, out;  // padded
+  int64_t weight, bias, transposed;
+};
+
+struct NetworkLayout {
+  int n_layers;
+  int64_t size;    // numbers of a kind
+  int64_t widest;  // layer, padded
+  NetworkLayer layers[kLargestDepth];
+};
+
+// The sum of ContractionPass with G from networks of s, evaluated for blocks of pairs.
+template <class T>
+struct NetworkPass {
+  int64_t n_centers;
+  int64_t n_functions;
+  int64_t n_axis;
+  int64_t n_kinds;
+  int64_t largest_block;  // pairs of a block, at least as many as one centre has
+  NetworkLayout networks;
+  const T* weights;               // [kinds, size]
+  const T* standards;             // [kinds, 2]: the networks are given s * first + second
+  const T* environment;           // [P, 4]
+  const int64_t* pair_offsets;    // [A + 1]
+  const int64_t* pair_kinds;      // [P]
+  const T* grad_features;         // [A, M, M2]  backward, double_backward
+  const T* environment_tangents;  // [P, 4]      double_backward
+  T* features;          // [A, M, M2]  forward; double_backward: along the tangents
+  T* grad_environment;  // [P, 4]      backward; double_backward, if set: along the tangents
+  T* grad_weights;      // as weights, added to: backward, if set; double_backward
 };
 
 constexpr int kTableTerms = 6;
 constexpr int kTablePadding = 16;  // numbers in the largest register
+
+// The pairs sorted by their rows of the table, row = kind x intervals + interval.
+struct TableRows {
+  const int64_t* offsets;  // [rows + 1]
+  const int64_t* pairs;    // [P]
+  const int64_t* centers;  // [P] of these pairs
+};
+
+template <class T>
+struct TablePlace {
+  int64_t interval;
+  T t;  // 0 ... 1 within the interval
+};
+
+template <class T>
+PYMLP_INLINE TablePlace<T> place_in_table(const TablePass<T>& pass, T s) {
+  const T x = (s - T(pass.first)) * T(1 / pass.width);
+  const T last = T(pass.n_intervals - 1);
+  const auto interval = static_cast<int64_t>(x < T(0) ? T(0) : x < last ? x : last);
+  return {interval, x - T(interval)};
+}
 
 }  // namespace pymlp

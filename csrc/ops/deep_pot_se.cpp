@@ -1,40 +1,16 @@
 // The DeepPot-SE ops on the CPU.
 #include "deep_pot_se.h"
 
-#include <memory>
 #include <vector>
 
+#include "centers.h"
 #include "cpu/dispatch.h"
 
 namespace pymlp {
 namespace {
 
-// Pairs or centres below which a second thread costs more than it saves.
+// Pairs below which a second thread costs more than it saves.
 constexpr int64_t kPairsPerThread = 4096;
-constexpr int64_t kCentersPerThread = 64;
-
-void check_offsets(const int64_t* offsets, int64_t n_centers, int64_t n_pairs) {
-  require(offsets[0] == 0 && offsets[n_centers] == n_pairs,
-          "pair_offsets: expected to begin with 0 and end with P = ", n_pairs, ", got ", offsets[0],
-          " and ", offsets[n_centers]);
-  bool ascending = true;
-  for (int64_t i = 0; i < n_centers; ++i) ascending = ascending && offsets[i] <= offsets[i + 1];
-  require(ascending, "pair_offsets: expected ascending values");
-}
-
-// Runs kernel(begin, end, scratch) over all centres, with scratch memory of each thread.
-template <class Kernel>
-void over_centers(int64_t n_centers, Kernel kernel) {
-  torch::stable::parallel_for(0, n_centers, kCentersPerThread, [&](int64_t begin, int64_t end) {
-    thread_local std::vector<std::byte> memory;
-    const size_t needed = static_cast<size_t>(kernel(begin, end, nullptr)) + 64;  // 64: to align
-    if (memory.size() < needed) memory.resize(needed);
-    void* scratch = memory.data();
-    size_t space = memory.size();
-    std::align(64, needed - 64, scratch, space);
-    kernel(begin, end, static_cast<std::byte*>(scratch));
-  });
-}
 
 struct Cpu {
   template <class T>
@@ -86,8 +62,98 @@ struct Cpu {
   }
 };
 
+// Training through a table: its gradient, and the double backward.
+class TableTraining {
+ public:
+  static Tensor gradient(Tensor grad_output, Tensor environment, Tensor pair_offsets,
+                         Tensor pair_kinds, Tensor table, double first, double width,
+                         int64_t n_functions, int64_t n_axis) {
+    const auto a = TableOps<Cpu>::prepare(environment, pair_offsets, pair_kinds, table, first,
+                                          width, n_functions, n_axis);
+    const Tensor grad = gradient_of(a, grad_output);
+    const Tensor out = torch::stable::empty_like(a.table);
+    with_dtype(out, [&]<class T>(T) {
+      auto pass = a.template pass<T>();
+      pass.grad_features = grad.template const_data_ptr<T>();
+      run(a, pass, Pass::backward, out);
+    });
+    return out;
+  }
+
+  static std::tuple<Tensor, Tensor, Tensor> double_backward(
+      Tensor grad_grad_environment, Tensor grad_output, Tensor environment, Tensor pair_offsets,
+      Tensor pair_kinds, Tensor table, double first, double width, int64_t n_functions,
+      int64_t n_axis, bool with_environment) {
+    const auto a = TableOps<Cpu>::prepare(environment, pair_offsets, pair_kinds, table, first,
+                                          width, n_functions, n_axis);
+    const Tensor grad = gradient_of(a, grad_output);
+    const Tensor tangents =
+        checked(grad_grad_environment, "grad_grad_environment", {a.n_pairs(), 4},
+                "[P, 4], as environment", a.environment, "environment");
+    const Tensor features = torch::stable::new_empty(a.environment, {a.n_centers(), a.size()});
+    const Tensor second =
+        torch::stable::new_empty(a.environment, {with_environment ? a.n_pairs() : 0, 4});
+    const Tensor out = torch::stable::empty_like(a.table);
+    with_dtype(out, [&]<class T>(T) {
+      auto pass = a.template pass<T>();
+      pass.grad_features = grad.template const_data_ptr<T>();
+      pass.environment_tangents = tangents.template const_data_ptr<T>();
+      pass.features = features.template mutable_data_ptr<T>();
+      if (with_environment) pass.grad_environment = second.template mutable_data_ptr<T>();
+      run(a, pass, Pass::double_backward, out);
+    });
+    return {features, second, out};
+  }
+
+ private:
+  using Arguments = TableOps<Cpu>::Arguments;
+
+  static Tensor gradient_of(const Arguments& a, const Tensor& grad_output) {
+    return checked(grad_output, "grad_output", {a.n_centers(), a.size()},
+                   "[A, n_functions * n_axis]", a.environment, "environment");
+  }
+
+  template <class T>
+  static void run(const Arguments& a, TablePass<T> pass, Pass kind, const Tensor& grad_table) {
+    const int64_t parts = kind == Pass::double_backward ? 8 : 4;
+    const Tensor moments =
+        torch::stable::new_empty(a.environment, {a.n_centers(), parts, pass.stride});
+    pass.grad_moments = moments.template mutable_data_ptr<T>();
+    Cpu::run(pass, kind, a.n_pairs(), a.table.size(0), grad_table);
+
+    pass.grad_table = grad_table.template mutable_data_ptr<T>();
+    const int64_t n_rows = a.table.size(0) * pass.n_intervals;
+    std::vector<int64_t> offsets(static_cast<size_t>(n_rows) + 1, 0);
+    std::vector<int64_t> pairs(static_cast<size_t>(a.n_pairs())), centers(pairs.size());
+    std::vector<int64_t> row(pairs.size());
+    for (int64_t p = 0; p < a.n_pairs(); ++p) {
+      row[p] = pass.pair_kinds[p] * pass.n_intervals +
+               place_in_table(pass, pass.environment[4 * p]).interval;
+      ++offsets[row[p] + 1];
+    }
+    for (int64_t i = 0; i < n_rows; ++i) offsets[i + 1] += offsets[i];
+    std::vector<int64_t> next(offsets.begin(), offsets.end() - 1);
+    for (int64_t i = 0; i < pass.n_centers; ++i) {
+      for (int64_t p = pass.pair_offsets[i]; p < pass.pair_offsets[i + 1]; ++p) {
+        const int64_t at = next[row[p]]++;
+        pairs[at] = p;
+        centers[at] = i;
+      }
+    }
+    const TableRows rows{offsets.data(), pairs.data(), centers.data()};
+    const auto kernel = cpu_kernels().deep_pot_se<T>().table_gradient;
+    torch::stable::parallel_for(0, n_rows, 16, [&](int64_t begin, int64_t end) {
+      kernel(pass, rows, begin, end);
+    });
+  }
+};
+
 }  // namespace
 
-STABLE_TORCH_LIBRARY_IMPL(pymlp, CPU, m) { register_deep_pot_se_ops<Cpu>(m); }
+STABLE_TORCH_LIBRARY_IMPL(pymlp, CPU, m) {
+  register_deep_pot_se_ops<Cpu>(m);
+  m.impl("deep_pot_se_table_gradient", TORCH_BOX(&TableTraining::gradient));
+  m.impl("deep_pot_se_table_double_backward", TORCH_BOX(&TableTraining::double_backward));
+}
 
 }  // namespace pymlp

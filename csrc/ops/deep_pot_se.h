@@ -292,7 +292,6 @@ class TableOps {
     return out;
   }
 
- private:
   struct Arguments {
     Tensor environment, pair_offsets, pair_kinds, table;
     double first, width;

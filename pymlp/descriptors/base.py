@@ -177,6 +177,21 @@ class Descriptor(nn.Module):
         """Return the features [A, F] from :meth:`geometry`, twice differentiable in it."""
         return geometry
 
+    def features_to_train(
+        self, geometry: Tensor, neighbor_list: NeighborList, types: Tensor
+    ) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+        """Return features [A, F] and the function from dE/dG [A, F] to dE/d(geometry).
+
+        For training on forces: features are differentiable in the weights once, the function's
+        result in dE/dG and the weights once. The geometry is a constant.
+        """
+        features = geometry.detach().requires_grad_()
+
+        def pull(grad_features: Tensor) -> Tensor:
+            return grad_features
+
+        return features, pull
+
     def geometry_vjp(
         self,
         grad_geometry: Tensor,

@@ -23,6 +23,10 @@ SwitchName: TypeAlias = Literal["none", "cosine", "quintic"]
 Sharing: TypeAlias = Literal["type_pair", "neighbor_only"]
 
 
+#: Networks at as many pairs cost as much as at one node, with its derivatives, in float64.
+_NODE_COST = 4
+
+
 @dataclass(frozen=True)
 class _PairKinds:
     """The pairs of a list by kind: sorted order, its inverse, and pairs of each kind."""
@@ -110,6 +114,8 @@ class DeepPotSE(Descriptor):
         mask[0] = float(self.use_radial_column)
         self.register_buffer("column_mask", mask, persistent=False)
         self.table_options = None if table is None else checked_table(table, use_radial_column)
+        self.interpolation_tolerance: float | None = 1e-6
+        self._node_spacing = 1 / 16
         self._table: EmbeddingTable | None = None
         self._table_casts: dict[tuple[torch.device, torch.dtype], Tensor] = {}
 
@@ -174,14 +180,88 @@ class DeepPotSE(Descriptor):
             features = ops.deep_pot_se_table(
                 geometry, neighbor_list.pair_offsets, kinds, *self._table_arguments(geometry)
             )
-        else:
-            pairs = self._pairs(neighbor_list, types)
-            s = geometry[:, 0].index_select(0, pairs.order)
-            g = self.embedding(s, pairs.counts)
-            features = ops.deep_pot_se(
-                g, self._columns(geometry), neighbor_list.pair_offsets, pairs.rows, self.n_axis
-            )
+            factor = self._counts_factor(neighbor_list, features.dtype)
+            return features if factor is None else features * factor
+        functions = None if torch.is_grad_enabled() else self._functions(geometry)
+        if functions is not None:
+            op, _, arguments = functions
+            kinds = self._kinds(neighbor_list, types)
+            features = op(geometry, neighbor_list.pair_offsets, kinds, *arguments)
+            return self._normalized(features, neighbor_list)
+        pairs = self._pairs(neighbor_list, types)
+        s = geometry[:, 0].index_select(0, pairs.order)
+        g = self.embedding(s, pairs.counts)
+        features = ops.deep_pot_se(
+            g, self._columns(geometry), neighbor_list.pair_offsets, pairs.rows, self.n_axis
+        )
         return self._normalized(features, neighbor_list)
+
+    def features_to_train(
+        self, geometry: Tensor, neighbor_list: NeighborList, types: Tensor
+    ) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+        """Return features and the function back to R̃, as :meth:`Descriptor.features_to_train`.
+
+        In float32 on the CPU, and where pairs outnumber them, the networks are evaluated at nodes
+        in s, and pairs interpolate; the interpolation's error is checked against the networks in
+        each call, to ``interpolation_tolerance`` of the largest value, which is rounding. Measured
+        on 256 Claisen structures, networks 25-50-100, m2 = 16: a training step of the descriptor
+        takes a sixth of the time that it takes with the networks at every pair.
+        """
+        functions = self._functions(geometry) if self.trainable else None
+        if functions is None:
+            leaf = geometry.detach().requires_grad_()
+            features = self.features_of(leaf, neighbor_list, types)
+
+            def pull_back(grad_features: Tensor) -> Tensor:
+                (slope,) = torch.autograd.grad(features, leaf, grad_features, create_graph=True)
+                return slope
+
+            return features, pull_back
+        op, op_backward, arguments = functions
+        offsets, kinds = neighbor_list.pair_offsets, self._kinds(neighbor_list, types)
+
+        def pull(grad_features: Tensor) -> Tensor:
+            grad = self._normalized(grad_features, neighbor_list)
+            return op_backward(grad, geometry, offsets, kinds, *arguments)
+
+        features = op(geometry, offsets, kinds, *arguments)
+        return self._normalized(features, neighbor_list), pull
+
+    def _functions(self, geometry: Tensor) -> tuple[Any, Any, tuple[Any, ...]] | None:
+        """The op with 𝒢 from the networks, its backward, and their arguments after the kinds.
+
+        ``None`` where there is none: on CUDA, and without the radial column.
+        """
+        if geometry.device.type != "cpu" or not self.use_radial_column:
+            return None
+        if torch.is_grad_enabled():
+            interpolated = self._interpolated(geometry)
+            if interpolated is not None:
+                return ops.deep_pot_se_table, ops.deep_pot_se_table_backward, interpolated
+        widths = list(self.embedding.widths)
+        arguments = (*self.embedding.flat(geometry.dtype), widths, self.n_axis)
+        return ops.deep_pot_se_networks, ops.deep_pot_se_networks_backward, arguments
+
+    def _interpolated(self, geometry: Tensor) -> tuple[Any, ...] | None:
+        """Arguments of the table op for these pairs, or ``None``: networks at every pair."""
+        tolerance = self.interpolation_tolerance
+        if geometry.dtype != torch.float32 or not tolerance:
+            return None
+        n_pairs, kinds = len(geometry), self.embedding.n_kinds
+        if n_pairs < _NODE_COST * kinds:
+            return None
+        low, high = (float(x) for x in geometry[:, 0].aminmax())
+        while True:
+            if _NODE_COST * kinds * ((high - low) / self._node_spacing + 1) > n_pairs:
+                return None
+            coefficients, first, _, error = self.embedding.interpolated(
+                low, high, self._node_spacing
+            )
+            if error <= tolerance:
+                break
+            self._node_spacing /= 2
+        table = coefficients.to(geometry.dtype)
+        return table, first, self._node_spacing, self.embedding.n_functions, self.n_axis
 
     def geometry_vjp(
         self,
@@ -227,8 +307,8 @@ class DeepPotSE(Descriptor):
     ) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
         """Return features and the function to pull gradients back, the embedding computed once."""
         geometry = self.geometry(displacements, neighbor_list, types)
-        if self._from_table(geometry):
-            kept = None
+        kept = None
+        if self._from_table(geometry) or self._functions(geometry) is not None:
             features = self.features_of(geometry, neighbor_list, types)
         else:
             pairs = self._pairs(neighbor_list, types)
@@ -255,8 +335,9 @@ class DeepPotSE(Descriptor):
         kept: tuple[_PairKinds, Tensor, Tensor] | None = None,
     ) -> Tensor:
         """The gradient [P, 4] with respect to R̃, by hand; ``kept``: pairs, 𝒢 and d𝒢/ds."""
-        grad = self._normalized(grad, neighbor_list)
         if self._from_table(geometry):
+            factor = self._counts_factor(neighbor_list, grad.dtype)
+            grad = grad if factor is None else grad * factor
             return ops.deep_pot_se_table_backward(
                 grad,
                 geometry,
@@ -264,6 +345,13 @@ class DeepPotSE(Descriptor):
                 self._kinds(neighbor_list, types),
                 *self._table_arguments(geometry),
             )
+        grad = self._normalized(grad, neighbor_list)
+        functions = None if kept else self._functions(geometry)
+        if functions is not None:
+            _, op_backward, arguments = functions
+            offsets, kinds = neighbor_list.pair_offsets, self._kinds(neighbor_list, types)
+            slope: Tensor = op_backward(grad, geometry, offsets, kinds, *arguments)
+            return slope
         if kept is None:
             pairs = self._pairs(neighbor_list, types)
             s = geometry[:, 0].index_select(0, pairs.order)
@@ -277,7 +365,7 @@ class DeepPotSE(Descriptor):
             pairs.rows,
             self.n_axis,
         )
-        slope: Tensor = self._columns(by_column)
+        slope = self._columns(by_column)
         along = torch.einsum("pf,pf->p", by_function, g_slope).index_select(0, pairs.rows)
         return torch.cat([(slope[:, 0] + along)[:, None], slope[:, 1:]], dim=1)
 
@@ -316,13 +404,18 @@ class DeepPotSE(Descriptor):
             return geometry
         return geometry * self.column_mask.to(geometry.dtype)
 
+    def _counts_factor(self, neighbor_list: NeighborList, dtype: torch.dtype) -> Tensor | None:
+        """What features are multiplied by for each centre; a number goes into the table."""
+        if self.normalize != "neighbors":
+            return None
+        counts = neighbor_list.pair_offsets.diff().clamp(min=1).to(dtype)
+        return counts.reciprocal().square()[:, None]
+
     def _factor(self, neighbor_list: NeighborList, dtype: torch.dtype) -> Tensor | float:
-        if self.normalize is None:
-            return 1.0
-        if self.normalize == "neighbors":
-            counts = neighbor_list.pair_offsets.diff().clamp(min=1).to(dtype)
-            return counts.reciprocal().square()[:, None]
-        return float(self.normalize) ** -2
+        if isinstance(self.normalize, float):
+            return self.normalize**-2
+        factor = self._counts_factor(neighbor_list, dtype)
+        return 1.0 if factor is None else factor
 
     def _normalized(self, features: Tensor, neighbor_list: NeighborList) -> Tensor:
         factor = self._factor(neighbor_list, features.dtype)
@@ -403,7 +496,8 @@ class DeepPotSE(Descriptor):
         table = self.embedding_table()
         key = (geometry.device, geometry.dtype)
         if key not in self._table_casts:
-            self._table_casts[key] = table.coefficients.to(*key)
+            number = self.normalize if isinstance(self.normalize, float) else 1.0
+            self._table_casts[key] = (table.coefficients / number).to(*key)
         return (
             self._table_casts[key],
             0.0,

@@ -41,14 +41,17 @@ def energies_and_forces(
 
     With v = dE/dG from the networks, F = -J^T v is one ``descriptor.vjp``. Positions carry no
     gradient: the loss then differentiates F with respect to v alone, which is one ``_jvp``. Where
-    the descriptor has weights, G is what they act on, and not the features.
+    the descriptor has weights, it goes back in two steps, and the first one is trained.
     """
-    geometry = batch.features.detach().requires_grad_(forces)
-    atomic = network(descriptor.features_of(geometry, batch.pairs, batch.types), batch.types)
+    features, pull = descriptor.features_to_train(batch.features, batch.pairs, batch.types)
+    if forces and not features.requires_grad:  # weights held fixed
+        features = features.requires_grad_()
+    atomic = network(features, batch.types)
     energies = atomic.new_zeros(batch.n_structures).index_add(0, batch.structure_index, atomic)
     if not forces:
         return energies, None
-    (slopes,) = torch.autograd.grad(atomic.sum(), geometry, create_graph=create_graph)
+    (by_feature,) = torch.autograd.grad(atomic.sum(), features, create_graph=create_graph)
+    slopes = pull(by_feature)
     pair_gradients = descriptor.geometry_vjp(slopes, batch.displacements, batch.pairs, batch.types)
     return energies, forces_from_pairs(pair_gradients, batch.pairs)
 

@@ -2,11 +2,12 @@
 // functions (the columns of G), neighbours are summed up in registers; a thread owns a range of
 // centres with all their pairs, so that nobody else writes what it writes.
 //
-// G comes from memory (`Stored`, also as Dual numbers: that is the double backward) or from a table
-// (`Tabulated`), in which case it is never written anywhere.
+// G comes from a source: memory (`Stored` here, also as Dual numbers: that is the double backward)
+// or a table (table.h), in which case it is never written anywhere.
 #pragma once
 
 #include <algorithm>
+#include <type_traits>
 
 #include "../deep_pot_se.h"
 #include "columns.h"
@@ -21,6 +22,50 @@ PYMLP_INLINE Lanes<T> load_first(const T* from, int64_t n) {
   for (int64_t i = 0; i < n; ++i) buffer[i] = from[i];
   return Lanes<T>::load(buffer);
 }
+
+// One round of the transposition below: blocks of `width` lanes change places.
+template <int width, class T, size_t... lane>
+PYMLP_INLINE void swap_blocks(Lanes<T>& a, Lanes<T>& b, std::index_sequence<lane...>) {
+  constexpr int count = Lanes<T>::count;
+  const auto x = a.v, y = b.v;
+  a = __builtin_shufflevector(
+      x, y, (lane & width ? count + int(lane & ~size_t(width)) : int(lane))...);
+  b = __builtin_shufflevector(x, y, (lane & width ? count + int(lane) : int(lane) + width)...);
+}
+
+// A register's worth of registers, transposed: lane i of x[j] and lane j of x[i] change places.
+template <int width = 1, class T, int count = Lanes<T>::count>
+PYMLP_INLINE void transpose(Lanes<T> (&x)[count]) {
+  if constexpr (width < count) {
+#pragma GCC unroll 16
+    for (int i = 0; i < count; ++i) {
+      if ((i & width) == 0) {
+        swap_blocks<width>(x[i], x[i + width], std::make_index_sequence<count>());
+      }
+    }
+    transpose<2 * width>(x);
+  }
+}
+
+// The sums over the lanes of four registers.
+template <class T>
+PYMLP_INLINE void four_sums(const Lanes<T> (&x)[4], T* to) {
+  constexpr int count = Lanes<T>::count;
+  if constexpr (count < 4) {
+    for (int k = 0; k < 4; ++k) to[k] = sum_of_lanes(x[k]);
+  } else {
+    Lanes<T> group[count];
+    T sums[count];
+    for (int k = 0; k < count; ++k) group[k] = k < 4 ? x[k] : Lanes<T>(T(0));
+    sums_of_lanes(group).store(sums);
+    for (int k = 0; k < 4; ++k) to[k] = sums[k];
+  }
+}
+
+template <class N>
+struct FunctionSlope {
+  N function, slope;
+};
 
 // Rows of G and R as they stand in memory.
 template <class T>
@@ -58,45 +103,6 @@ struct StoredDual {
   }
 };
 
-// Rows of R from memory, functions from the table of the pair's kind.
-template <class T>
-struct Tabulated {
-  using N = Lanes<T>;
-  const TablePass<T>& pass;
-
-  struct Row {
-    const T *coefficients, *environment;
-    int64_t stride;
-    T t, inverse_width;
-    PYMLP_INLINE N coefficient(int order, int64_t f) const {
-      return N::load(coefficients + order * stride + f);
-    }
-    PYMLP_INLINE N function(int64_t f) const {
-      N sum = coefficient(kTableTerms - 1, f);
-#pragma GCC unroll 8
-      for (int k = kTableTerms - 2; k >= 0; --k) sum = sum * t + coefficient(k, f);
-      return sum;
-    }
-    PYMLP_INLINE N slope(int64_t f) const {
-      N sum = coefficient(kTableTerms - 1, f) * T(kTableTerms - 1);
-#pragma GCC unroll 8
-      for (int k = kTableTerms - 2; k >= 1; --k) sum = sum * t + coefficient(k, f) * T(k);
-      return sum * inverse_width;
-    }
-    PYMLP_INLINE N number(int k) const { return environment[k]; }
-  };
-  PYMLP_INLINE Row row(int64_t p) const {
-    const T* environment = pass.environment + 4 * p;
-    const T inverse_width = T(1 / pass.width);
-    const T x = (environment[0] - T(pass.first)) * inverse_width;
-    const T last = T(pass.n_intervals - 1);
-    const auto interval = static_cast<int64_t>(x < T(0) ? T(0) : x < last ? x : last);
-    const int64_t at = pass.pair_kinds[p] * pass.n_intervals + interval;
-    return {pass.table + at * kTableTerms * pass.stride, environment, pass.stride, x - T(interval),
-            inverse_width};
-  }
-};
-
 // The moments T of a centre, what becomes of them, and where their gradient goes.
 template <class Source>
 class Contraction {
@@ -117,18 +123,34 @@ class Contraction {
 
   // Fills the moments, [4][M], zero past M.
   void sum_up(int64_t center) {
-    int64_t f = 0;
-    for (; f + 2 * kLanes <= padded_; f += 2 * kLanes) sum_up_block<2>(center, f);
-    for (; f < padded_; f += kLanes) sum_up_block<1>(center, f);
+    const int64_t end = offsets_[center + 1];
+    int64_t p = offsets_[center];
+    bool first = true;
+    do {
+      typename Source::Row rows[kRows];
+      const int n = static_cast<int>(std::min<int64_t>(kRows, end - p));
+      for (int i = 0; i < n; ++i) rows[i] = source_.row(p + i);
+      int64_t f = 0;
+      for (; f + 2 * kLanes <= padded_; f += 2 * kLanes) sum_up_block<2>(rows, n, f, first);
+      for (; f < padded_; f += kLanes) sum_up_block<1>(rows, n, f, first);
+      first = false;
+      p += n;
+    } while (p < end);
   }
 
   // D [M, M2] of the moments.
   void contract(T* features) const {
+    int64_t b = 0;
+    if (n_axis_ % kLanes == 0) {
+      for (; b + 2 * kLanes <= n_axis_; b += 2 * kLanes) contract_whole<2>(features, b);
+      for (; b < n_axis_; b += kLanes) contract_whole<1>(features, b);
+      return;
+    }
     const int64_t size = n_functions_ * n_axis_;
     for (int64_t a = 0; a < n_functions_; ++a) {
       N left[4];
       for (int k = 0; k < 4; ++k) left[k] = moments_[k].broadcast(a);
-      for (int64_t b = 0; b < n_axis_; b += kLanes) {
+      for (b = 0; b < n_axis_; b += kLanes) {
         N sum = left[0] * moments_[0].load(b);
         for (int k = 1; k < 4; ++k) sum = sum + left[k] * moments_[k].load(b);
         const int64_t at = a * n_axis_ + b;
@@ -141,90 +163,183 @@ class Contraction {
 
   // The gradient of the moments from that of D.
   void pull_back(const T* grad_features) {
-    for (int64_t b = 0; b < n_axis_; ++b) {
-      T* row = grad_ + b * padded_;
-      for (int64_t a = 0; a < n_functions_; ++a) row[a] = grad_features[a * n_axis_ + b];
-      std::fill(row + n_functions_, row + padded_, T(0));
-    }
-    for (int64_t f = 0; f < padded_; f += kLanes) {
-      N sum[4] = {N(T(0)), N(T(0)), N(T(0)), N(T(0))};
-      for (int64_t b = 0; b < n_axis_; ++b) {
-        const auto g = Lanes<T>::load(grad_ + b * padded_ + f);
-        for (int k = 0; k < 4; ++k) sum[k] = sum[k] + moments_[k].broadcast(b) * g;
-      }
-      for (int k = 0; k < 4; ++k) grad_moments_[k].store(f, sum[k]);
-    }
+    take_transposed(grad_features);
+    int64_t f = 0;
+    for (; f + 2 * kLanes <= padded_; f += 2 * kLanes) pull_back_left<2>(f);
+    for (; f < padded_; f += kLanes) pull_back_left<1>(f);
     for (int64_t b = 0; b < n_axis_; ++b) {
       N sum[4] = {N(T(0)), N(T(0)), N(T(0)), N(T(0))};
-      for (int64_t f = 0; f < padded_; f += kLanes) {
+      for (f = 0; f < padded_; f += kLanes) {
         const auto g = Lanes<T>::load(grad_ + b * padded_ + f);
+#pragma GCC unroll 4
         for (int k = 0; k < 4; ++k) sum[k] = sum[k] + moments_[k].load(f) * g;
       }
-      for (int k = 0; k < 4; ++k) grad_moments_[k].add_sum(b, sum[k]);
+      add_sums(sum, grad_moments_, b);
     }
   }
 
   // Gradients of the rows of G and R of one pair.
   void spread(int64_t p, T* grad_functions, T* grad_numbers) const {
     const auto row = source_.row(p);
-    N number[4], grad[4];
+    N number[4];
+    Lanes<T> grad[4];
     for (int k = 0; k < 4; ++k) {
       number[k] = row.number(k);
-      grad[k] = N(T(0));
+      grad[k] = Lanes<T>(T(0));
     }
     for (int64_t f = 0; f < padded_; f += kLanes) {
       const N function = row.function(f);
       N sum{T(0)};
+#pragma GCC unroll 4
       for (int k = 0; k < 4; ++k) {
         const N g = grad_moments_[k].load(f);
         sum = sum + g * number[k];
-        grad[k] = grad[k] + g * function;
+        grad[k] = grad[k] + reported(g * function);
       }
       store_first(reported(sum), grad_functions + f, n_functions_ - f);
     }
-    for (int k = 0; k < 4; ++k) grad_numbers[k] = sum_of_lanes(reported(grad[k]));
+    four_sums(grad, grad_numbers);
   }
 
   // The gradient of a row of R where G is a function of its first number.
   void spread_along(int64_t p, T* grad_numbers) const {
     const auto row = source_.row(p);
-    N number[4], grad[4], along{T(0)};
+    N number[4];
+    Lanes<T> grad[4];
     for (int k = 0; k < 4; ++k) {
       number[k] = row.number(k);
-      grad[k] = N(T(0));
+      grad[k] = Lanes<T>(T(0));
     }
     for (int64_t f = 0; f < padded_; f += kLanes) {
-      const N function = row.function(f), slope = row.slope(f);
+      const auto [function, slope] = row.function_and_slope(f);
       N sum{T(0)};
+#pragma GCC unroll 4
       for (int k = 0; k < 4; ++k) {
         const N g = grad_moments_[k].load(f);
         sum = sum + g * number[k];
-        grad[k] = grad[k] + g * function;
+        grad[k] = grad[k] + reported(g * function);
       }
-      along = along + sum * slope;
+      grad[0] = grad[0] + reported(sum * slope);
     }
-    grad[0] = grad[0] + along;
-    for (int k = 0; k < 4; ++k) grad_numbers[k] = sum_of_lanes(grad[k]);
+    four_sums(grad, grad_numbers);
   }
 
- private:
-  template <int blocks>
-  PYMLP_INLINE void sum_up_block(int64_t center, int64_t f) {
-    N sum[blocks][4];
-    for (auto& block : sum) {
-      for (N& x : block) x = N(T(0));
+  // The gradient of a row of G, and of its tangents, whole registers; that of R where wanted.
+  void spread_rows(int64_t p, T* grad_functions, T* grad_tangents, T* grad_numbers) const {
+    const auto row = source_.row(p);
+    N number[4];
+    Lanes<T> grad[4];
+    for (int k = 0; k < 4; ++k) {
+      number[k] = row.number(k);
+      grad[k] = Lanes<T>(T(0));
     }
-    for (int64_t p = offsets_[center]; p < offsets_[center + 1]; ++p) {
-      const auto row = source_.row(p);
+    for (int64_t f = 0; f < padded_; f += kLanes) {
+      N sum{T(0)};
+#pragma GCC unroll 4
+      for (int k = 0; k < 4; ++k) sum = sum + grad_moments_[k].load(f) * number[k];
+      reported(sum).store(grad_functions + f);
+      if constexpr (!std::is_same_v<N, Lanes<T>>) sum.value.store(grad_tangents + f);
+    }
+    if (grad_numbers == nullptr) return;
+    for (int64_t f = 0; f < padded_; f += kLanes) {
+      const N function = row.function(f);
+#pragma GCC unroll 4
+      for (int k = 0; k < 4; ++k) {
+        grad[k] = grad[k] + reported(grad_moments_[k].load(f) * function);
+      }
+    }
+    four_sums(grad, grad_numbers);
+  }
+
+  const Column<N> (&grad_moments() const)[4] { return grad_moments_; }
+
+ private:
+  static constexpr int kRows = 32;  // of a centre's pairs, looked up at a time
+
+  template <int blocks>
+  PYMLP_INLINE void sum_up_block(const typename Source::Row* rows, int n, int64_t f, bool first) {
+    N sum[blocks][4];
+    for (int i = 0; i < blocks; ++i) {
+      for (int k = 0; k < 4; ++k) {
+        sum[i][k] = first ? N(T(0)) : moments_[k].load(f + i * kLanes);
+      }
+    }
+    for (int r = 0; r < n; ++r) {
 #pragma GCC unroll 2
       for (int i = 0; i < blocks; ++i) {
-        const N function = row.function(f + i * kLanes);
+        const N function = rows[r].function(f + i * kLanes);
 #pragma GCC unroll 4
-        for (int k = 0; k < 4; ++k) sum[i][k] = sum[i][k] + function * row.number(k);
+        for (int k = 0; k < 4; ++k) sum[i][k] = sum[i][k] + function * rows[r].number(k);
       }
     }
     for (int i = 0; i < blocks; ++i) {
       for (int k = 0; k < 4; ++k) moments_[k].store(f + i * kLanes, sum[i][k]);
+    }
+  }
+
+  // Columns b ... of D, where rows of D are whole registers.
+  template <int blocks>
+  PYMLP_INLINE void contract_whole(T* features, int64_t b) const {
+    N right[blocks][4];
+    for (int i = 0; i < blocks; ++i) {
+      for (int k = 0; k < 4; ++k) right[i][k] = moments_[k].load(b + i * kLanes);
+    }
+    for (int64_t a = 0; a < n_functions_; ++a) {
+      N left[4];
+      for (int k = 0; k < 4; ++k) left[k] = moments_[k].broadcast(a);
+#pragma GCC unroll 2
+      for (int i = 0; i < blocks; ++i) {
+        N sum = left[0] * right[i][0];
+#pragma GCC unroll 4
+        for (int k = 1; k < 4; ++k) sum = sum + left[k] * right[i][k];
+        reported(sum).store(features + a * n_axis_ + b + i * kLanes);
+      }
+    }
+  }
+
+  // [M2][M] of the gradient of D [M, M2], zero past M.
+  void take_transposed(const T* grad_features) {
+    int64_t whole = 0;
+    if (n_axis_ % kLanes == 0) {
+      for (; whole + kLanes <= n_functions_; whole += kLanes) {
+        for (int64_t b = 0; b < n_axis_; b += kLanes) {
+          Lanes<T> tile[kLanes];
+#pragma GCC unroll 16
+          for (int i = 0; i < kLanes; ++i) {
+            tile[i] = Lanes<T>::load(grad_features + (whole + i) * n_axis_ + b);
+          }
+          transpose(tile);
+#pragma GCC unroll 16
+          for (int i = 0; i < kLanes; ++i) tile[i].store(grad_ + (b + i) * padded_ + whole);
+        }
+      }
+    }
+    for (int64_t b = 0; b < n_axis_; ++b) {
+      T* row = grad_ + b * padded_;
+      for (int64_t a = whole; a < n_functions_; ++a) row[a] = grad_features[a * n_axis_ + b];
+      std::fill(row + n_functions_, row + padded_, T(0));
+    }
+  }
+
+  // The gradient of T as the left factor.
+  template <int blocks>
+  PYMLP_INLINE void pull_back_left(int64_t f) {
+    N sum[blocks][4];
+    for (auto& block : sum) {
+      for (N& x : block) x = N(T(0));
+    }
+    for (int64_t b = 0; b < n_axis_; ++b) {
+      N right[4];
+      for (int k = 0; k < 4; ++k) right[k] = moments_[k].broadcast(b);
+#pragma GCC unroll 2
+      for (int i = 0; i < blocks; ++i) {
+        const auto g = Lanes<T>::load(grad_ + b * padded_ + f + i * kLanes);
+#pragma GCC unroll 4
+        for (int k = 0; k < 4; ++k) sum[i][k] = sum[i][k] + right[k] * g;
+      }
+    }
+    for (int i = 0; i < blocks; ++i) {
+      for (int k = 0; k < 4; ++k) grad_moments_[k].store(f + i * kLanes, sum[i][k]);
     }
   }
 
@@ -260,29 +375,6 @@ int64_t contraction_of_centers(const ContractionPass<T>& pass, Pass kind, int64_
   if (kind == Pass::forward) return run(Stored<T>{pass}, true, false);
   if (kind == Pass::backward) return run(Stored<T>{pass}, false, true);
   return run(StoredDual<T>{pass}, true, true);
-}
-
-template <class T>
-int64_t table_of_centers(const TablePass<T>& pass, Pass kind, int64_t begin, int64_t end,
-                         std::byte* scratch) {
-  Arena arena(scratch);
-  const int64_t size = pass.n_functions * pass.n_axis;
-  const bool backward = kind == Pass::backward;
-  Contraction sum(Tabulated<T>{pass}, pass.pair_offsets, pass.n_functions, pass.n_axis, backward,
-                  arena);
-  if (scratch == nullptr) return arena.used();
-  for (int64_t i = begin; i < end; ++i) {
-    sum.sum_up(i);
-    if (!backward) {
-      sum.contract(pass.features + i * size);
-      continue;
-    }
-    sum.pull_back(pass.grad_features + i * size);
-    for (int64_t p = pass.pair_offsets[i]; p < pass.pair_offsets[i + 1]; ++p) {
-      sum.spread_along(p, pass.grad_environment + 4 * p);
-    }
-  }
-  return arena.used();
 }
 
 }  // namespace pymlp::inline PYMLP_SIMD

@@ -21,7 +21,12 @@ namespace pymlp {
   int64_t element_networks(const NetworkPass<T, W>&, int64_t, int64_t, std::byte*);               \
   int64_t cell_search(const CellGrid&, int64_t, int64_t, CellSearch&);                            \
   template <class T>                                                                              \
-  constexpr DeepPotSeKernels<T> deep_pot_se{environment_matrix<T>, contraction<T>, tabulated<T>}; \
+  void table_gradient(const TablePass<T>&, const TableRows&, int64_t, int64_t);                   \
+  template <class T>                                                                              \
+  int64_t networks(const NetworkPass<T>&, Pass, int64_t, int64_t, std::byte*);                    \
+  template <class T>                                                                              \
+  constexpr DeepPotSeKernels<T> deep_pot_se{environment_matrix<T>, contraction<T>, tabulated<T>,  \
+                                            table_gradient<T>, networks<T>};                      \
   constexpr CpuKernels kernels{                                                                   \
       #level,                                                                                     \
       behler_parrinello<float>,                                                                   \

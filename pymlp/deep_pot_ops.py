@@ -17,7 +17,8 @@ With A atoms, P pairs, M embedding functions, of which the first ``n_axis`` stan
 ``environment_matrix`` is differentiable twice in the displacements, ``deep_pot_se`` twice in
 ``embedding`` and ``environment``, ``deep_pot_se_table`` twice in ``environment`` and once more by
 ``table``, which is linear (on CUDA once in ``environment``), ``deep_pot_se_networks`` twice in
-``environment`` and once, after either of these, in ``parameters``; more raises RuntimeError. The same input gives the same bits, on any number of threads.
+``environment`` and once, after either of these, in ``parameters``; more raises RuntimeError. The
+same input gives the same bits, on any number of threads.
 
 Common arguments: ``pair_offsets`` [A+1] int64, first pair of every centre; ``pair_rows`` [P] int64,
 the row of ``embedding`` that belongs to each pair (a permutation: the embedding is computed sorted
@@ -51,15 +52,15 @@ OP_NAMES = (
 
 CPU_OP_NAMES = (
     *(f"deep_pot_se_table_{kind}" for kind in ("gradient", "double_backward")),
-    *(
-        f"deep_pot_se_networks{kind}"
-        for kind in ("", "_backward", "_gradient", "_double_backward")
-    ),
+    *(f"deep_pot_se_networks{kind}" for kind in ("", "_backward", "_gradient", "_double_backward")),
 )
 """Names of those that the CPU alone has."""
 
 SWITCH_FUNCTIONS = {"none": 0, "cosine": 1, "quintic": 2}
 """Values of ``switch_function`` by name."""
+
+MAX_DEPTH = 8
+"""Layers that ``deep_pot_se_networks`` takes."""
 
 TABLE_PADDING = 16
 """Rows of a table are padded with zeros to a multiple of this."""

@@ -168,9 +168,7 @@ class EmbeddingNetworks(nn.Module):
             x = _residual(x, torch.cat([y, along, bend], dim=1))
         return x.reshape(self.n_kinds, 3, n, -1).transpose(0, 1)
 
-    def interpolated(
-        self, low: float, high: float, width: float
-    ) -> tuple[Tensor, float, float, float]:
+    def interpolated(self, low: float, high: float, width: float) -> tuple[Tensor, float, float]:
         """Return polynomials in s that stand for the networks, differentiable in the weights.
 
         Args:
@@ -179,9 +177,9 @@ class EmbeddingNetworks(nn.Module):
             width: 1/Å, of an interval; a multiple of it lies at or below ``low``.
 
         Returns:
-            Coefficients as of :class:`EmbeddingTable`, float64; where they begin and end; and the
-            largest difference from the networks in the middle of the intervals, where it is
-            largest, relative to the largest value.
+            Coefficients as of :class:`EmbeddingTable`, float64; where they begin; and the largest
+            difference from the networks in the middle of the intervals, where it is largest,
+            relative to the largest value.
         """
         begin = math.floor(low / width) * width
         count = max(1, math.ceil((high - begin) / width + 1e-6))
@@ -193,15 +191,16 @@ class EmbeddingNetworks(nn.Module):
             exact = self.values(nodes[:-1] + 0.5 * width)
             error = float((_middles(jets, width) - exact).abs().max())
             error /= max(float(exact.abs().max()), 1e-30)
-        return _hermite(jets, width), begin, begin + count * width, error
+        return _hermite(jets, width), begin, error
 
     def values(self, s: Tensor) -> Tensor:
-        """Return the functions of all kinds, [n_kinds, n, m1] float64; ``s`` as for :meth:`jets`."""
+        """Return the functions of all kinds at ``s`` [n] (1/Å), [n_kinds, n, m1] float64."""
         float64 = torch.float64
         x = (s.to(float64)[None] - self.input_mean[:, None]) / self.input_scale[:, None]
         x = x[..., None]
         for weight, bias in zip(self.weights, self.biases, strict=True):
-            x = _residual(x, torch.tanh(torch.baddbmm(bias.to(float64)[:, None], x, weight.to(float64))))
+            z = torch.baddbmm(bias.to(float64)[:, None], x, weight.to(float64))
+            x = _residual(x, torch.tanh(z))
         return x
 
     def flat(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:

@@ -100,7 +100,7 @@ struct NetworkPass {
   const int64_t* pair_kinds;      // [P]
   const T* grad_features;         // [A, M, M2]  backward, double_backward
   const T* environment_tangents;  // [P, 4]      double_backward
-  T* features;          // [A, M, M2]  forward; double_backward: along the tangents
+  T* features;                    // [A, M, M2]  forward; double_backward: along the tangents
   T* grad_environment;  // [P, 4]      backward; double_backward, if set: along the tangents
   T* grad_weights;      // as weights, added to: backward, if set; double_backward
 };

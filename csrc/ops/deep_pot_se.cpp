@@ -80,10 +80,12 @@ class TableTraining {
     return out;
   }
 
-  static std::tuple<Tensor, Tensor, Tensor> double_backward(
-      Tensor grad_grad_environment, Tensor grad_output, Tensor environment, Tensor pair_offsets,
-      Tensor pair_kinds, Tensor table, double first, double width, int64_t n_functions,
-      int64_t n_axis, bool with_environment) {
+  static std::tuple<Tensor, Tensor, Tensor> double_backward(Tensor grad_grad_environment,
+                                                            Tensor grad_output, Tensor environment,
+                                                            Tensor pair_offsets, Tensor pair_kinds,
+                                                            Tensor table, double first,
+                                                            double width, int64_t n_functions,
+                                                            int64_t n_axis, bool with_environment) {
     const auto a = TableOps<Cpu>::prepare(environment, pair_offsets, pair_kinds, table, first,
                                           width, n_functions, n_axis);
     const Tensor grad = gradient_of(a, grad_output);
@@ -142,9 +144,8 @@ class TableTraining {
     }
     const TableRows rows{offsets.data(), pairs.data(), centers.data()};
     const auto kernel = cpu_kernels().deep_pot_se<T>().table_gradient;
-    torch::stable::parallel_for(0, n_rows, 16, [&](int64_t begin, int64_t end) {
-      kernel(pass, rows, begin, end);
-    });
+    torch::stable::parallel_for(
+        0, n_rows, 16, [&](int64_t begin, int64_t end) { kernel(pass, rows, begin, end); });
   }
 };
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 import torch
@@ -12,6 +11,12 @@ from torch import Tensor
 
 from pymlp import deep_pot_ops as ops
 from pymlp.descriptors.base import Descriptor
+from pymlp.descriptors.deep_pot_functions import (
+    FusedFunctions,
+    Interpolation,
+    SortedPairs,
+    sorted_pairs,
+)
 from pymlp.descriptors.deep_pot_parameters import checked_normalize, checked_switch, checked_table
 from pymlp.descriptors.symmetry_parameters import choice
 from pymlp.embedding import EmbeddingNetworks, EmbeddingTable
@@ -21,20 +26,6 @@ __all__ = ["DeepPotSE"]
 
 SwitchName: TypeAlias = Literal["none", "cosine", "quintic"]
 Sharing: TypeAlias = Literal["type_pair", "neighbor_only"]
-
-
-#: Networks at as many pairs cost as much as at one node, with its derivatives, in float64.
-_NODE_COST = 4
-
-
-@dataclass(frozen=True)
-class _PairKinds:
-    """The pairs of a list by kind: sorted order, its inverse, and pairs of each kind."""
-
-    kinds: Tensor
-    order: Tensor
-    rows: Tensor
-    counts: tuple[int, ...]
 
 
 class DeepPotSE(Descriptor):
@@ -114,8 +105,7 @@ class DeepPotSE(Descriptor):
         mask[0] = float(self.use_radial_column)
         self.register_buffer("column_mask", mask, persistent=False)
         self.table_options = None if table is None else checked_table(table, use_radial_column)
-        self.interpolation_tolerance: float | None = 1e-6
-        self._node_spacing = 1 / 16
+        self.interpolation: Interpolation | None = Interpolation()
         self._table: EmbeddingTable | None = None
         self._table_casts: dict[tuple[torch.device, torch.dtype], Tensor] = {}
 
@@ -175,19 +165,11 @@ class DeepPotSE(Descriptor):
 
     def features_of(self, geometry: Tensor, neighbor_list: NeighborList, types: Tensor) -> Tensor:
         """Return the features [A, F] of R̃ = :meth:`geometry`, twice differentiable in R̃."""
-        if self._from_table(geometry):
-            kinds = self._kinds(neighbor_list, types)
-            features = ops.deep_pot_se_table(
-                geometry, neighbor_list.pair_offsets, kinds, *self._table_arguments(geometry)
-            )
-            factor = self._counts_factor(neighbor_list, features.dtype)
-            return features if factor is None else features * factor
-        functions = None if torch.is_grad_enabled() else self._functions(geometry)
-        if functions is not None:
-            op, _, arguments = functions
-            kinds = self._kinds(neighbor_list, types)
-            features = op(geometry, neighbor_list.pair_offsets, kinds, *arguments)
-            return self._normalized(features, neighbor_list)
+        exact = self.trainable or not self._in_table(geometry)
+        if not exact or not torch.is_grad_enabled():
+            functions = self._functions(geometry, neighbor_list, types)
+            if functions is not None:
+                return functions.features(geometry)
         pairs = self._pairs(neighbor_list, types)
         s = geometry[:, 0].index_select(0, pairs.order)
         g = self.embedding(s, pairs.counts)
@@ -199,69 +181,58 @@ class DeepPotSE(Descriptor):
     def features_to_train(
         self, geometry: Tensor, neighbor_list: NeighborList, types: Tensor
     ) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
-        """Return features and the function back to R̃, as :meth:`Descriptor.features_to_train`.
-
-        In float32 on the CPU, and where pairs outnumber them, the networks are evaluated at nodes
-        in s, and pairs interpolate; the interpolation's error is checked against the networks in
-        each call, to ``interpolation_tolerance`` of the largest value, which is rounding. Measured
-        on 256 Claisen structures, networks 25-50-100, m2 = 16: a training step of the descriptor
-        takes a sixth of the time that it takes with the networks at every pair.
-        """
-        functions = self._functions(geometry) if self.trainable else None
-        if functions is None:
-            leaf = geometry.detach().requires_grad_()
-            features = self.features_of(leaf, neighbor_list, types)
-
-            def pull_back(grad_features: Tensor) -> Tensor:
-                (slope,) = torch.autograd.grad(features, leaf, grad_features, create_graph=True)
-                return slope
-
-            return features, pull_back
-        op, op_backward, arguments = functions
-        offsets, kinds = neighbor_list.pair_offsets, self._kinds(neighbor_list, types)
+        """Return features and the function back to R̃, as :meth:`Descriptor.features_to_train`."""
+        functions = self._functions(geometry, neighbor_list, types)
+        if functions is not None:
+            rows = geometry.detach()
+            return functions.features(rows), lambda grad: functions.slopes(grad, rows)
+        leaf = geometry.detach().requires_grad_()
+        features = self.features_of(leaf, neighbor_list, types)
 
         def pull(grad_features: Tensor) -> Tensor:
-            grad = self._normalized(grad_features, neighbor_list)
-            return op_backward(grad, geometry, offsets, kinds, *arguments)
+            (slope,) = torch.autograd.grad(features, leaf, grad_features, create_graph=True)
+            return slope
 
-        features = op(geometry, offsets, kinds, *arguments)
-        return self._normalized(features, neighbor_list), pull
+        return features, pull
 
-    def _functions(self, geometry: Tensor) -> tuple[Any, Any, tuple[Any, ...]] | None:
-        """The op with 𝒢 from the networks, its backward, and their arguments after the kinds.
+    def _functions(
+        self, geometry: Tensor, neighbor_list: NeighborList, types: Tensor
+    ) -> FusedFunctions | None:
+        """The one op that makes features: of the table, of an interpolation, or of the networks.
 
-        ``None`` where there is none: on CUDA, and without the radial column.
+        ``None`` where there is none: for networks on CUDA, without the radial column, or deeper
+        than the op knows.
         """
-        if geometry.device.type != "cpu" or not self.use_radial_column:
+        offsets, kinds = neighbor_list.pair_offsets, self._kinds(neighbor_list, types)
+        factor = self._counts_factor(neighbor_list, geometry.dtype)
+        table = (ops.deep_pot_se_table, ops.deep_pot_se_table_backward, offsets, kinds)
+        if not self.trainable and self._in_table(geometry):
+            return FusedFunctions(*table, self._table_arguments(geometry), factor=factor)
+        if (
+            geometry.device.type != "cpu"
+            or not self.use_radial_column
+            or len(self.embedding.widths) > ops.MAX_DEPTH
+        ):
             return None
-        if torch.is_grad_enabled():
-            interpolated = self._interpolated(geometry)
-            if interpolated is not None:
-                return ops.deep_pot_se_table, ops.deep_pot_se_table_backward, interpolated
-        widths = list(self.embedding.widths)
-        arguments = (*self.embedding.flat(geometry.dtype), widths, self.n_axis)
-        return ops.deep_pot_se_networks, ops.deep_pot_se_networks_backward, arguments
-
-    def _interpolated(self, geometry: Tensor) -> tuple[Any, ...] | None:
-        """Arguments of the table op for these pairs, or ``None``: networks at every pair."""
-        tolerance = self.interpolation_tolerance
-        if geometry.dtype != torch.float32 or not tolerance:
-            return None
-        n_pairs, kinds = len(geometry), self.embedding.n_kinds
-        if n_pairs < _NODE_COST * kinds:
-            return None
-        low, high = (float(x) for x in geometry[:, 0].aminmax())
-        while True:
-            if _NODE_COST * kinds * ((high - low) / self._node_spacing + 1) > n_pairs:
-                return None
-            coefficients, first, _, error = self.embedding.interpolated(
-                low, high, self._node_spacing
-            )
-            if error <= tolerance:
-                break
-            self._node_spacing /= 2
-        table = coefficients.to(geometry.dtype)
-        return table, first, self._node_spacing, self.embedding.n_functions, self.n_axis
+        divisor = self.normalize if isinstance(self.normalize, float) else 1.0
+        sizes = (self.embedding.n_functions, self.n_axis)
+        if self.interpolation is not None:
+            found = self.interpolation.polynomials(self.embedding, geometry[:, 0])
+            if found is not None:
+                coefficients, first, width = found
+                coefficients = (coefficients / divisor).to(geometry.dtype)
+                return FusedFunctions(*table, (coefficients, first, width, *sizes), factor=factor)
+        parameters, standards = self.embedding.flat(geometry.dtype)
+        standards = standards * standards.new_tensor([divisor, 1.0])
+        return FusedFunctions(
+            ops.deep_pot_se_networks,
+            ops.deep_pot_se_networks_backward,
+            offsets,
+            kinds,
+            (parameters, standards, list(self.embedding.widths), self.n_axis),
+            divisor,
+            factor,
+        )
 
     def geometry_vjp(
         self,
@@ -291,14 +262,13 @@ class DeepPotSE(Descriptor):
 
         Differentiable in g, the weights and the displacements where gradients are recorded.
         """
+        if not torch.is_grad_enabled():
+            return self.features_and_pull(displacements, neighbor_list, types)[1](grad_features)
         geometry = self.geometry(displacements, neighbor_list, types)
-        if torch.is_grad_enabled():
-            if not geometry.requires_grad:
-                geometry = geometry.requires_grad_()
-            features = self.features_of(geometry, neighbor_list, types)
-            (slope,) = torch.autograd.grad(features, geometry, grad_features, create_graph=True)
-        else:
-            slope = self._slopes(grad_features, geometry, neighbor_list, types)
+        if not geometry.requires_grad:
+            geometry = geometry.requires_grad_()
+        features = self.features_of(geometry, neighbor_list, types)
+        (slope,) = torch.autograd.grad(features, geometry, grad_features, create_graph=True)
         return self.geometry_vjp(slope, displacements, neighbor_list, types)
 
     @torch.no_grad()
@@ -307,67 +277,38 @@ class DeepPotSE(Descriptor):
     ) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
         """Return features and the function to pull gradients back, the embedding computed once."""
         geometry = self.geometry(displacements, neighbor_list, types)
-        kept = None
-        if self._from_table(geometry) or self._functions(geometry) is not None:
-            features = self.features_of(geometry, neighbor_list, types)
+        functions = self._functions(geometry, neighbor_list, types)
+        back: Callable[[Tensor, Tensor], Tensor]
+        if functions is not None:
+            features, back = functions.features(geometry), functions.slopes
         else:
-            pairs = self._pairs(neighbor_list, types)
-            s = geometry[:, 0].index_select(0, pairs.order)
-            g, g_slope = self.embedding.with_slopes(s, pairs.counts)
-            kept = (pairs, g, g_slope)
-            columns, offsets = self._columns(geometry), neighbor_list.pair_offsets
-            features = ops.deep_pot_se(g, columns, offsets, pairs.rows, self.n_axis)
-            features = self._normalized(features, neighbor_list)
+            features, back = self._by_chain(geometry, neighbor_list, types)
 
         @torch.no_grad()
         def pull(grad_features: Tensor) -> Tensor:
-            slope = self._slopes(grad_features, geometry, neighbor_list, types, kept)
+            slope = back(grad_features, geometry)
             return self.geometry_vjp(slope, displacements, neighbor_list, types)
 
         return features, pull
 
-    def _slopes(
-        self,
-        grad: Tensor,
-        geometry: Tensor,
-        neighbor_list: NeighborList,
-        types: Tensor,
-        kept: tuple[_PairKinds, Tensor, Tensor] | None = None,
-    ) -> Tensor:
-        """The gradient [P, 4] with respect to R̃, by hand; ``kept``: pairs, 𝒢 and d𝒢/ds."""
-        if self._from_table(geometry):
-            factor = self._counts_factor(neighbor_list, grad.dtype)
-            grad = grad if factor is None else grad * factor
-            return ops.deep_pot_se_table_backward(
-                grad,
-                geometry,
-                neighbor_list.pair_offsets,
-                self._kinds(neighbor_list, types),
-                *self._table_arguments(geometry),
+    def _by_chain(
+        self, geometry: Tensor, neighbor_list: NeighborList, types: Tensor
+    ) -> tuple[Tensor, Callable[[Tensor, Tensor], Tensor]]:
+        """Features from 𝒢 in memory, and what gives the gradient by R̃; without a graph."""
+        pairs = self._pairs(neighbor_list, types)
+        s = geometry[:, 0].index_select(0, pairs.order)
+        g, g_slope = self.embedding.with_slopes(s, pairs.counts)
+        arguments = (self._columns(geometry), neighbor_list.pair_offsets, pairs.rows, self.n_axis)
+
+        def back(grad_features: Tensor, _: Tensor) -> Tensor:
+            by_function, by_column = torch.ops.pymlp.deep_pot_se_backward.default(
+                self._normalized(grad_features, neighbor_list), g, *arguments
             )
-        grad = self._normalized(grad, neighbor_list)
-        functions = None if kept else self._functions(geometry)
-        if functions is not None:
-            _, op_backward, arguments = functions
-            offsets, kinds = neighbor_list.pair_offsets, self._kinds(neighbor_list, types)
-            slope: Tensor = op_backward(grad, geometry, offsets, kinds, *arguments)
-            return slope
-        if kept is None:
-            pairs = self._pairs(neighbor_list, types)
-            s = geometry[:, 0].index_select(0, pairs.order)
-            kept = (pairs, *self.embedding.with_slopes(s, pairs.counts))
-        pairs, g, g_slope = kept
-        by_function, by_column = torch.ops.pymlp.deep_pot_se_backward.default(
-            grad,
-            g,
-            self._columns(geometry),
-            neighbor_list.pair_offsets,
-            pairs.rows,
-            self.n_axis,
-        )
-        slope = self._columns(by_column)
-        along = torch.einsum("pf,pf->p", by_function, g_slope).index_select(0, pairs.rows)
-        return torch.cat([(slope[:, 0] + along)[:, None], slope[:, 1:]], dim=1)
+            slope = self._columns(by_column)
+            along = torch.einsum("pf,pf->p", by_function, g_slope).index_select(0, pairs.rows)
+            return torch.cat([(slope[:, 0] + along)[:, None], slope[:, 1:]], dim=1)
+
+        return self._normalized(ops.deep_pot_se(g, *arguments), neighbor_list), back
 
     @torch.no_grad()
     def pair_jacobian(
@@ -427,13 +368,8 @@ class DeepPotSE(Descriptor):
             kinds = kinds + len(self.elements) * types.index_select(0, neighbor_list.centers)
         return kinds
 
-    def _pairs(self, neighbor_list: NeighborList, types: Tensor) -> _PairKinds:
-        kinds = self._kinds(neighbor_list, types)
-        order = torch.argsort(kinds, stable=True)
-        rows = torch.empty_like(order)
-        rows[order] = torch.arange(len(order), device=order.device)
-        counts = torch.bincount(kinds, minlength=self.embedding.n_kinds).tolist()
-        return _PairKinds(kinds, order, rows, tuple(counts))
+    def _pairs(self, neighbor_list: NeighborList, types: Tensor) -> SortedPairs:
+        return sorted_pairs(self._kinds(neighbor_list, types), self.embedding.n_kinds)
 
     # -- table ----------------------------------------------------------------------------------
 
@@ -484,9 +420,7 @@ class DeepPotSE(Descriptor):
             self._table = EmbeddingTable(self.embedding, last, self.table_options["tolerance"])
         return self._table
 
-    def _from_table(self, geometry: Tensor) -> bool:
-        if self.table_options is None:
-            return False
+    def _in_table(self, geometry: Tensor) -> bool:
         if not len(geometry):
             return True
         # Shorter distances than the table knows: the networks, for all pairs.

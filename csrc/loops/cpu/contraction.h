@@ -28,8 +28,8 @@ template <int width, class T, size_t... lane>
 PYMLP_INLINE void swap_blocks(Lanes<T>& a, Lanes<T>& b, std::index_sequence<lane...>) {
   constexpr int count = Lanes<T>::count;
   const auto x = a.v, y = b.v;
-  a = __builtin_shufflevector(
-      x, y, (lane & width ? count + int(lane & ~size_t(width)) : int(lane))...);
+  a = __builtin_shufflevector(x, y,
+                              (lane & width ? count + int(lane & ~size_t(width)) : int(lane))...);
   b = __builtin_shufflevector(x, y, (lane & width ? count + int(lane) : int(lane) + width)...);
 }
 

@@ -65,7 +65,9 @@ template <class T>
 void add_product(LeftFactor<T> a, int64_t n, const T* b, int64_t b_stride, int64_t depth, T* c,
                  int64_t c_stride, int64_t columns) {
   int64_t r = 0;
-  const auto from = [&](int64_t row) { return LeftFactor<T>{a.data + row * a.row, a.row, a.depth}; };
+  const auto from = [&](int64_t row) {
+    return LeftFactor<T>{a.data + row * a.row, a.row, a.depth};
+  };
   for (; r + 6 <= n; r += 6) {
     add_product_rows<6>(from(r), b, b_stride, depth, c + r * c_stride, c_stride, columns);
   }

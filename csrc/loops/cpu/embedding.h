@@ -269,8 +269,8 @@ class EmbeddingBlock {
   int64_t first_ = 0;
   int32_t* slots_;
   int64_t *begins_, *ends_;
-  T* inputs_[2];                       // s standardised, and its tangent
-  T* x_[kLargestDepth] = {};           // [rows][out] of each layer
+  T* inputs_[2];              // s standardised, and its tangent
+  T* x_[kLargestDepth] = {};  // [rows][out] of each layer
   T* x_slope_[kLargestDepth] = {};
   T* grad_[kLargestDepth] = {};
   T* grad_slope_[kLargestDepth] = {};

@@ -41,7 +41,7 @@ int64_t networks(const NetworkPass<T>& pass, Pass kind, int64_t begin, int64_t e
 #define PYMLP_INSTANTIATE(T)                                                                   \
   template void environment_matrix(const EnvironmentPass<T>&, Pass, int64_t, int64_t);         \
   template int64_t contraction(const ContractionPass<T>&, Pass, int64_t, int64_t, std::byte*); \
-  template int64_t tabulated(const TablePass<T>&, Pass, int64_t, int64_t, std::byte*);    \
+  template int64_t tabulated(const TablePass<T>&, Pass, int64_t, int64_t, std::byte*);         \
   template void table_gradient(const TablePass<T>&, const TableRows&, int64_t, int64_t);       \
   template int64_t networks(const NetworkPass<T>&, Pass, int64_t, int64_t, std::byte*);
 PYMLP_INSTANTIATE(float)

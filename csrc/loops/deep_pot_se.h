@@ -68,31 +68,31 @@ struct TablePass {
 // The layers of an embedding network, and where they lie in the weights of a kind, padded with
 // zeros: weight [n_in][out], bias [out], and for all but the first the weight transposed,
 // [n_out][in].
-constexpr int kLargestDepth = 8;
-constexpr int64_t kNetworkPadding = 8;  // a multiple of the numbers in a register
+constexpr int kEmbeddingDepth = 8;
+constexpr int64_t kEmbeddingPadding = 8;  // a multiple of the numbers in a register
 
-struct NetworkLayer {
+struct EmbeddingLayer {
   int64_t n_in, n_out;
   int64_t in, out;  // padded
   int64_t weight, bias, transposed;
 };
 
-struct NetworkLayout {
+struct EmbeddingLayout {
   int n_layers;
   int64_t size;    // numbers of a kind
   int64_t widest;  // layer, padded
-  NetworkLayer layers[kLargestDepth];
+  EmbeddingLayer layers[kEmbeddingDepth];
 };
 
 // The sum of ContractionPass with G from networks of s, evaluated for blocks of pairs.
 template <class T>
-struct NetworkPass {
+struct EmbeddingPass {
   int64_t n_centers;
   int64_t n_functions;
   int64_t n_axis;
   int64_t n_kinds;
   int64_t largest_block;  // pairs of a block, at least as many as one centre has
-  NetworkLayout networks;
+  EmbeddingLayout networks;
   const T* weights;               // [kinds, size]
   const T* standards;             // [kinds, 2]: the networks are given s * first + second
   const T* environment;           // [P, 4]

@@ -216,14 +216,6 @@ PYMLP_INLINE Lanes<T> nearest(Lanes<T> x) {
   return (x + Polynomials<T>::magic) - Polynomials<T>::magic;
 }
 
-// tanh(x) = 2 / (1 + exp(-2 x)) - 1, to a rounding error of 1 (not of tanh x where that is small);
-// exactly 0 at 0.
-template <class T>
-PYMLP_INLINE Lanes<T> hyperbolic_tangent(Lanes<T> x) {
-  const Lanes<T> bounded = minimum(maximum(x * T(-2), T(-40)), T(40));
-  return T(2) / (T(1) + exponential(bounded)) - T(1);
-}
-
 // log(x) for normal x > 0: x = m 2^n with m in [sqrt(1/2), sqrt(2)), log m by the atanh series in
 // (m - 1)/(m + 1), truncation below one rounding error.
 template <class T>

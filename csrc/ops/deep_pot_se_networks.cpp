@@ -18,15 +18,15 @@ constexpr int64_t kBlockPairs = 256;
 // sum is the same on any number of threads.
 constexpr int64_t kParts = 8;
 
-NetworkLayout layout_of(const std::vector<int64_t>& widths) {
+EmbeddingLayout layout_of(const std::vector<int64_t>& widths) {
   const auto padded = [](int64_t n) {
-    return (n + kNetworkPadding - 1) / kNetworkPadding * kNetworkPadding;
+    return (n + kEmbeddingPadding - 1) / kEmbeddingPadding * kEmbeddingPadding;
   };
-  NetworkLayout layout{};
+  EmbeddingLayout layout{};
   layout.n_layers = static_cast<int>(widths.size());
   int64_t n_in = 1;
   for (int l = 0; l < layout.n_layers; ++l) {
-    NetworkLayer& layer = layout.layers[l];
+    EmbeddingLayer& layer = layout.layers[l];
     layer.n_in = n_in;
     layer.n_out = widths[l];
     layer.in = padded(layer.n_in);
@@ -41,7 +41,7 @@ NetworkLayout layout_of(const std::vector<int64_t>& widths) {
   return layout;
 }
 
-int64_t parameters_of(const NetworkLayout& layout) {
+int64_t parameters_of(const EmbeddingLayout& layout) {
   int64_t n = 0;
   for (int l = 0; l < layout.n_layers; ++l) {
     n += (layout.layers[l].n_in + 1) * layout.layers[l].n_out;
@@ -51,10 +51,10 @@ int64_t parameters_of(const NetworkLayout& layout) {
 
 // visit(index in the row of parameters, index in the padded weights) for every weight and bias.
 template <class Visit>
-void for_each_parameter(const NetworkLayout& layout, Visit visit) {
+void for_each_parameter(const EmbeddingLayout& layout, Visit visit) {
   int64_t at = 0;
   for (int l = 0; l < layout.n_layers; ++l) {
-    const NetworkLayer& layer = layout.layers[l];
+    const EmbeddingLayer& layer = layout.layers[l];
     for (int64_t i = 0; i <= layer.n_in; ++i) {  // the last row is the bias
       for (int64_t j = 0; j < layer.n_out; ++j, ++at) visit(at, layer.weight + i * layer.out + j);
     }
@@ -63,7 +63,7 @@ void for_each_parameter(const NetworkLayout& layout, Visit visit) {
 
 struct Arguments {
   Tensor environment, pair_offsets, pair_kinds, parameters, standards;
-  NetworkLayout layout;
+  EmbeddingLayout layout;
   int64_t n_axis, largest_block;
 
   int64_t n_centers() const { return pair_offsets.size(0) - 1; }
@@ -88,14 +88,14 @@ Arguments prepare(const Tensor& environment, const Tensor& pair_offsets, const T
   require(offsets.size(0) > 0, "pair_offsets: expected A + 1 >= 1 elements, got none");
   const Tensor kinds = checked_index(pair_kinds, "pair_kinds", {environment.size(0)},
                                      "[P], P rows of environment", environment, "environment");
-  require(!widths.empty() && widths.size() <= kLargestDepth, "widths: expected 1 ... ",
-          kLargestDepth, " layers, got ", widths.size());
+  require(!widths.empty() && widths.size() <= kEmbeddingDepth, "widths: expected 1 ... ",
+          kEmbeddingDepth, " layers, got ", widths.size());
   for (const int64_t width : widths) {
     require(width >= 1 && width <= 4096, "widths: expected 1 ... 4096, got ", width);
   }
   require(n_axis >= 1 && n_axis <= widths.back(), "n_axis: expected 1 ... M = ", widths.back(),
           ", got ", n_axis);
-  const NetworkLayout layout = layout_of(widths);
+  const EmbeddingLayout layout = layout_of(widths);
   const Tensor weights =
       checked(parameters, "parameters", {-1, parameters_of(layout)},
               "[kinds, weights and biases of all layers]", environment, "environment");
@@ -124,7 +124,7 @@ Arguments prepare(const Tensor& environment, const Tensor& pair_offsets, const T
 
 template <class T>
 struct Prepared {
-  NetworkPass<T> pass{};
+  EmbeddingPass<T> pass{};
   std::vector<T> packed;
 
   explicit Prepared(const Arguments& a) : packed(static_cast<size_t>(a.n_kinds() * a.layout.size)) {
@@ -135,7 +135,7 @@ struct Prepared {
       for_each_parameter(a.layout,
                          [&](int64_t i, int64_t at) { to[at] = from[kind * n_parameters + i]; });
       for (int l = 1; l < a.layout.n_layers; ++l) {
-        const NetworkLayer& layer = a.layout.layers[l];
+        const EmbeddingLayer& layer = a.layout.layers[l];
         for (int64_t j = 0; j < layer.n_out; ++j) {
           for (int64_t i = 0; i < layer.n_in; ++i) {
             to[layer.transposed + j * layer.in + i] = to[layer.weight + i * layer.out + j];
@@ -157,7 +157,7 @@ struct Prepared {
   }
 
   void run(Pass kind) const {
-    const auto kernel = cpu_kernels().deep_pot_se<T>().networks;
+    const auto kernel = cpu_kernels().deep_pot_se<T>().embedded;
     over_centers(pass.n_centers, [&](int64_t begin, int64_t end, std::byte* scratch) {
       return kernel(pass, kind, begin, end, scratch);
     });
@@ -165,14 +165,14 @@ struct Prepared {
 
   // With the gradient of the parameters: [kinds, parameters].
   void run(Pass kind, const Tensor& gradient) const {
-    const auto kernel = cpu_kernels().deep_pot_se<T>().networks;
+    const auto kernel = cpu_kernels().deep_pot_se<T>().embedded;
     const int64_t size = static_cast<int64_t>(packed.size()), n = pass.n_centers;
     // Small inputs in one part: the buffers would cost more than the centres.
     const int64_t parts = std::clamp<int64_t>(n / kCentersPerThread, 1, kParts);
     std::vector<T> sums(static_cast<size_t>(parts * size), T(0));
     torch::stable::parallel_for(0, parts, 1, [&](int64_t first, int64_t last) {
       for (int64_t part = first; part < last; ++part) {
-        NetworkPass<T> own = pass;
+        EmbeddingPass<T> own = pass;
         own.grad_weights = sums.data() + part * size;
         with_scratch([&](std::byte* scratch) {
           return kernel(own, kind, n * part / parts, n * (part + 1) / parts, scratch);

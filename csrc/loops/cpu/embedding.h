@@ -10,6 +10,7 @@
 
 #include <algorithm>
 
+#include "../../formulas/activation.h"
 #include "../deep_pot_se.h"
 #include "columns.h"
 #include "dense.h"
@@ -22,9 +23,9 @@ class EmbeddingBlock {
   using N = Lanes<T>;
   static constexpr int kLanes = N::count;
   static constexpr int64_t kStrip = 24;  // rows of all layers that fit into the first cache
-  static_assert(kNetworkPadding % kLanes == 0);
+  static_assert(kEmbeddingPadding % kLanes == 0);
 
-  EmbeddingBlock(const NetworkPass<T>& pass, bool tangents, bool gradients, Arena& arena)
+  EmbeddingBlock(const EmbeddingPass<T>& pass, bool tangents, bool gradients, Arena& arena)
       : pass_(pass), tangents_(tangents) {
     const int64_t pairs = pass.largest_block;
     const int64_t rows = pairs + pass.n_kinds;  // of each kind an even number
@@ -33,7 +34,7 @@ class EmbeddingBlock {
     ends_ = arena.take<int64_t>(pass.n_kinds);
     for (int k = 0; k < 2; ++k) inputs_[k] = arena.take<T>(rows);
     for (int l = 0; l < pass.networks.n_layers; ++l) {
-      const int64_t size = rows * pass.networks.layers[l].out + 2 * kNetworkPadding;
+      const int64_t size = rows * pass.networks.layers[l].out + 2 * kEmbeddingPadding;
       x_[l] = arena.take<T>(size);
       if (tangents) x_slope_[l] = arena.take<T>(size);
       if (!gradients) continue;
@@ -41,7 +42,7 @@ class EmbeddingBlock {
       if (tangents) grad_slope_[l] = arena.take<T>(size);
     }
     if (gradients) grad_inputs_ = arena.take<T>(rows);
-    const int64_t widest = pass.networks.widest + 2 * kNetworkPadding;
+    const int64_t widest = pass.networks.widest + 2 * kEmbeddingPadding;
     for (T*& row : spare_) row = arena.take<T>(widest);
   }
 
@@ -104,6 +105,8 @@ class EmbeddingBlock {
   }
 
  private:
+  static PYMLP_INLINE N tanh_of(N x) { return activation(x, Activation::tanh).value; }
+
   template <class Run>
   void over_strips(Run run) {
     for (int64_t kind = 0; kind < pass_.n_kinds; ++kind) {
@@ -116,7 +119,7 @@ class EmbeddingBlock {
 
   // to [n_out] += sign times the input [n_in] of a layer, where the widths allow it. What lies past
   // the input's end is zero.
-  PYMLP_INLINE void add_residual(const NetworkLayer& layer, const T* input, T sign, T* to) const {
+  PYMLP_INLINE void add_residual(const EmbeddingLayer& layer, const T* input, T sign, T* to) const {
     if (layer.n_in == 1) {
       for (int64_t j = 0; j < layer.n_out && layer.n_out <= 2; ++j) to[j] += sign * input[0];
       return;
@@ -138,7 +141,7 @@ class EmbeddingBlock {
   }
 
   void layer_forward(int64_t kind, int l, int64_t row, int64_t n) {
-    const NetworkLayer& layer = pass_.networks.layers[l];
+    const EmbeddingLayer& layer = pass_.networks.layers[l];
     const T* own = pass_.weights + kind * pass_.networks.size;
     const T *weight = own + layer.weight, *bias = own + layer.bias;
     const int64_t width = layer.out;
@@ -148,14 +151,14 @@ class EmbeddingBlock {
     add_product(in, n, weight, width, layer.n_in, x, width, width);
     if (!tangents_) {
       for (int64_t j = 0; j < n * width; j += kLanes) {
-        hyperbolic_tangent(N::load(x + j)).store(x + j);
+        tanh_of(N::load(x + j)).store(x + j);
       }
     } else {
       T* slope = x_slope_[l] + row * width;
       std::fill(slope, slope + n * width, T(0));
       add_product(in_slope, n, weight, width, layer.n_in, slope, width, width);
       for (int64_t j = 0; j < n * width; j += kLanes) {
-        const N y = hyperbolic_tangent(N::load(x + j));
+        const N y = tanh_of(N::load(x + j));
         (N::load(slope + j) * (T(1) - y * y)).store(slope + j);
         y.store(x + j);
       }
@@ -169,7 +172,7 @@ class EmbeddingBlock {
   }
 
   void layer_backward(int64_t kind, int l, int64_t row, int64_t n, T* grads) {
-    const NetworkLayer& layer = pass_.networks.layers[l];
+    const EmbeddingLayer& layer = pass_.networks.layers[l];
     const T* own = pass_.weights + kind * pass_.networks.size;
     const int64_t width = layer.out;
     const auto in = input(l, row, false), in_slope = input(l, row, true);
@@ -238,7 +241,7 @@ class EmbeddingBlock {
   }
 
   // What the residual connection gives to the gradient of the layer before: it begins with it.
-  void pass_residual_back(const NetworkLayer& layer, int l, int64_t row, int64_t n, const T* grad,
+  void pass_residual_back(const EmbeddingLayer& layer, int l, int64_t row, int64_t n, const T* grad,
                           const T* grad_slope) {
     const int64_t times = layer.n_out == layer.n_in ? 1 : layer.n_out == 2 * layer.n_in ? 2 : 0;
     if (l == 0) {
@@ -264,16 +267,16 @@ class EmbeddingBlock {
     if (tangents_) fold(grad_slope, grad_slope_[l - 1] + row * layer.in);
   }
 
-  const NetworkPass<T>& pass_;
+  const EmbeddingPass<T>& pass_;
   bool tangents_;
   int64_t first_ = 0;
   int32_t* slots_;
   int64_t *begins_, *ends_;
-  T* inputs_[2];              // s standardised, and its tangent
-  T* x_[kLargestDepth] = {};  // [rows][out] of each layer
-  T* x_slope_[kLargestDepth] = {};
-  T* grad_[kLargestDepth] = {};
-  T* grad_slope_[kLargestDepth] = {};
+  T* inputs_[2];                // s standardised, and its tangent
+  T* x_[kEmbeddingDepth] = {};  // [rows][out] of each layer
+  T* x_slope_[kEmbeddingDepth] = {};
+  T* grad_[kEmbeddingDepth] = {};
+  T* grad_slope_[kEmbeddingDepth] = {};
   T* grad_inputs_ = nullptr;
   T* spare_[2];
 };

@@ -1,7 +1,7 @@
 // eqs 8, 9 and 11 on the CPU, for one instruction set.
 #include "../../loops/cpu/contraction.h"
+#include "../../loops/cpu/embedded_sum.h"
 #include "../../loops/cpu/environment_matrix.h"
-#include "../../loops/cpu/networks.h"
 #include "../../loops/cpu/table.h"
 
 namespace pymlp::PYMLP_SIMD {
@@ -33,7 +33,7 @@ void table_gradient(const TablePass<T>& pass, const TableRows& rows, int64_t beg
 }
 
 template <class T>
-int64_t networks(const NetworkPass<T>& pass, Pass kind, int64_t begin, int64_t end,
+int64_t embedded(const EmbeddingPass<T>& pass, Pass kind, int64_t begin, int64_t end,
                  std::byte* scratch) {
   return networks_of_centers(pass, kind, begin, end, scratch);
 }
@@ -43,7 +43,7 @@ int64_t networks(const NetworkPass<T>& pass, Pass kind, int64_t begin, int64_t e
   template int64_t contraction(const ContractionPass<T>&, Pass, int64_t, int64_t, std::byte*); \
   template int64_t tabulated(const TablePass<T>&, Pass, int64_t, int64_t, std::byte*);         \
   template void table_gradient(const TablePass<T>&, const TableRows&, int64_t, int64_t);       \
-  template int64_t networks(const NetworkPass<T>&, Pass, int64_t, int64_t, std::byte*);
+  template int64_t embedded(const EmbeddingPass<T>&, Pass, int64_t, int64_t, std::byte*);
 PYMLP_INSTANTIATE(float)
 PYMLP_INSTANTIATE(double)
 #undef PYMLP_INSTANTIATE

@@ -26,7 +26,8 @@ struct DeepPotSeKernels {
   int64_t (*tabulated)(const TablePass<T>&, Pass, int64_t begin, int64_t end, std::byte* scratch);
   // Rows [begin, end) of the table.
   void (*table_gradient)(const TablePass<T>&, const TableRows&, int64_t begin, int64_t end);
-  int64_t (*networks)(const NetworkPass<T>&, Pass, int64_t begin, int64_t end, std::byte* scratch);
+  int64_t (*embedded)(const EmbeddingPass<T>&, Pass, int64_t begin, int64_t end,
+                      std::byte* scratch);
 };
 
 // Neighbours of the atoms [begin, end); see loops/cpu/cell_search.h.

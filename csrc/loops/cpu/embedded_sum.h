@@ -18,7 +18,7 @@ namespace pymlp::inline PYMLP_SIMD {
 template <class T>
 struct Embedded {
   using N = Lanes<T>;
-  const NetworkPass<T>& pass;
+  const EmbeddingPass<T>& pass;
   const EmbeddingBlock<T>& block;
 
   struct Row {
@@ -40,7 +40,7 @@ template <class T>
 struct EmbeddedDual {
   using L = Lanes<T>;
   using N = Dual<L>;
-  const NetworkPass<T>& pass;
+  const EmbeddingPass<T>& pass;
   const EmbeddingBlock<T>& block;
 
   struct Row {
@@ -63,7 +63,7 @@ struct EmbeddedDual {
 //   backward:         grad_environment, or grad_weights
 //   double_backward:  features along the tangents, grad_weights, and grad_environment if wanted
 template <class T>
-int64_t networks_of_centers(const NetworkPass<T>& pass, Pass kind, int64_t begin, int64_t end,
+int64_t networks_of_centers(const EmbeddingPass<T>& pass, Pass kind, int64_t begin, int64_t end,
                             std::byte* scratch) {
   Arena arena(scratch);
   const int64_t size = pass.n_functions * pass.n_axis;

@@ -11,7 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pymlp.data.saddle import find_saddle, frequencies, reaction_path
+from pymlp.data.saddle import (
+    UpdatedHessian,
+    find_minimum,
+    find_saddle,
+    frequencies,
+    reaction_path,
+)
 
 MASSES = np.array([3.0, 6.0])
 MIDDLE, HALF_WIDTH, HEIGHT = 2.0, 0.5, 0.8
@@ -49,6 +55,37 @@ def placed(distance: float) -> np.ndarray:
 def test_saddle_of_a_double_well(start: float) -> None:
     saddle = find_saddle(DoubleWell(), placed(start), tolerance=1e-8)
     assert np.linalg.norm(saddle[1] - saddle[0]) == pytest.approx(MIDDLE, abs=1e-8)
+
+
+@pytest.mark.parametrize("start", [1.8, 2.25, 2.7])
+def test_minimum_of_a_double_well(start: float) -> None:
+    minimum = find_minimum(DoubleWell(), placed(start), tolerance=1e-8)
+    side = np.sign(start - MIDDLE)
+    distance = np.linalg.norm(minimum[1] - minimum[0])
+    assert distance == pytest.approx(MIDDLE + side * HALF_WIDTH, abs=1e-8)
+
+
+class OnlyGradients(DoubleWell):
+    def hessian(self, positions: np.ndarray) -> np.ndarray:
+        raise AssertionError("asked for a Hessian")
+
+
+class WrongHessian(DoubleWell):
+    def hessian(self, positions: np.ndarray) -> np.ndarray:
+        return 0.5 * super().hessian(positions)
+
+
+@pytest.mark.parametrize(("start", "end"), [(1.9, MIDDLE), (2.7, MIDDLE + HALF_WIDTH)])
+def test_stationary_points_from_gradients_and_a_hessian_kept_up(start: float, end: float) -> None:
+    surface = UpdatedHessian(OnlyGradients(), WrongHessian())
+    find = find_saddle if end == MIDDLE else find_minimum
+    found = find(surface, placed(start), tolerance=1e-8, max_steps=30)
+    assert np.linalg.norm(found[1] - found[0]) == pytest.approx(end, abs=1e-8)
+    # what the gradients taught it: the curvature along the way, not the one that it began with
+    unit = (found[1] - found[0]) / end
+    stretch = np.concatenate([-unit, unit])
+    true = stretch @ DoubleWell().hessian(found) @ stretch
+    assert stretch @ surface.hessian(found) @ stretch == pytest.approx(true, rel=0.1)
 
 
 def test_no_saddle_in_the_allowed_steps_is_an_error() -> None:

@@ -5,7 +5,8 @@
 'claisen_gfn2.npz'
 
 The modules of this folder made the files and are run as ``python -m pymlp.data.claisen``,
-``python -m pymlp.data.butane`` and ``python -m pymlp.data.label``.
+``python -m pymlp.data.butane``, ``python -m pymlp.data.label`` and ``python -m
+pymlp.data.stationary``.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ __all__ = [
     "claisen_irc_dft_path",
     "claisen_irc_path",
     "claisen_path",
+    "claisen_stationary_dft_path",
     "data_file",
     "listing",
 ]
@@ -29,6 +31,7 @@ FILES = {
     "claisen_dft.npz": "Claisen rearrangement, 800 of these structures, B3LYP/6-31G* and GFN2-xTB",
     "claisen_irc_gfn2.npz": "Claisen rearrangement, intrinsic reaction path, GFN2-xTB",
     "claisen_irc_dft.npz": "Claisen rearrangement, reaction path, B3LYP/6-31G* and GFN2-xTB",
+    "claisen_stationary_dft.npz": "Claisen rearrangement, both minima and the saddle, B3LYP/6-31G*",
     "butane_gfn2.npz": "butane along its torsion, relaxed, GFN2-xTB",
 }
 
@@ -66,6 +69,11 @@ def claisen_irc_path() -> Path:
 def claisen_irc_dft_path() -> Path:
     """Every second point of :func:`claisen_irc_path` with B3LYP/6-31G* labels beside GFN2-xTB's."""
     return data_file("claisen_irc_dft.npz")
+
+
+def claisen_stationary_dft_path() -> Path:
+    """Reactant, transition state and product relaxed with B3LYP/6-31G*, in this order."""
+    return data_file("claisen_stationary_dft.npz")
 
 
 def butane_path() -> Path:

@@ -34,7 +34,17 @@ from pymlp.data.gfn2 import GFN2, HarmonicRestraint, gfn2_calculator, reaction_c
 from pymlp.data.saddle import find_saddle, frequencies, reaction_path
 from pymlp.units import HARTREE, KCAL_MOL
 
-__all__ = ["BROKEN", "FORMED", "NUMBERS", "Sampling", "bonds", "chair_guess", "main", "xi"]
+__all__ = [
+    "BROKEN",
+    "FORMED",
+    "NUMBERS",
+    "Sampling",
+    "bonds",
+    "chair_guess",
+    "guess_saddle",
+    "main",
+    "xi",
+]
 
 #: C1=C2–O3–C4–C5=C6, then the hydrogens of C1, C2, C4, C5, C6.
 NUMBERS = np.array([6, 6, 8, 6, 6, 6, 1, 1, 1, 1, 1, 1, 1, 1])
@@ -118,6 +128,15 @@ def _relaxed(positions: np.ndarray, restraints: Sequence[HarmonicRestraint] = ()
     return atoms.positions.copy()
 
 
+def guess_saddle(broken: float, formed: float) -> np.ndarray:
+    """Positions [14, 3] (Å) of a chair relaxed on GFN2 with these lengths (Å) of the two bonds."""
+    restraints = [
+        HarmonicRestraint([(*BROKEN, 1.0)], target=broken, stiffness=100.0),
+        HarmonicRestraint([(*FORMED, 1.0)], target=formed, stiffness=100.0),
+    ]
+    return _relaxed(chair_guess(), restraints)
+
+
 def find_path() -> dict[str, np.ndarray]:
     """Reactant, transition state, product and the intrinsic reaction path between them.
 
@@ -132,11 +151,7 @@ def find_path() -> dict[str, np.ndarray]:
     """
     surface = GFN2(NUMBERS)
     masses = surface.atoms.get_masses()
-    stretched = [
-        HarmonicRestraint([(*BROKEN, 1.0)], target=1.95, stiffness=100.0),
-        HarmonicRestraint([(*FORMED, 1.0)], target=2.15, stiffness=100.0),
-    ]
-    saddle = find_saddle(surface, _relaxed(chair_guess(), stretched))
+    saddle = find_saddle(surface, guess_saddle(1.95, 2.15))
     waves = frequencies(surface.hessian(saddle), saddle, masses)
     if np.sum(waves < 0) != 1:
         raise RuntimeError(f"expected one imaginary frequency, got {waves[:3]} cm-1")

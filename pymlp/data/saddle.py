@@ -12,7 +12,15 @@ from typing import Protocol
 import numpy as np
 from ase import units
 
-__all__ = ["PathPoint", "Surface", "find_saddle", "frequencies", "reaction_path"]
+__all__ = [
+    "PathPoint",
+    "Surface",
+    "UpdatedHessian",
+    "find_minimum",
+    "find_saddle",
+    "frequencies",
+    "reaction_path",
+]
 
 
 class Surface(Protocol):
@@ -25,6 +33,46 @@ class Surface(Protocol):
     def hessian(self, positions: np.ndarray) -> np.ndarray:
         """Second derivatives [3N, 3N] (eV/Å²)."""
         ...
+
+
+class UpdatedHessian:
+    """A surface of costly gradients whose Hessian is kept up with them, never computed.
+
+    It begins as that of a cheaper surface, and learns from every gradient by Bofill's mixture of
+    the symmetric rank-one and the Powell update, which lets curvatures be negative (J. Comput.
+    Chem. 15, 1 (1994)).
+
+    Args:
+        costly: energies and gradients; its Hessian is not asked for.
+        cheap: the first Hessian, at the first positions.
+    """
+
+    def __init__(self, costly: Surface, cheap: Surface) -> None:
+        self.costly, self.cheap = costly, cheap
+        self._last: tuple[np.ndarray, np.ndarray] | None = None
+        self._hessian: np.ndarray | None = None
+
+    def energy_gradient(self, positions: np.ndarray) -> tuple[float, np.ndarray]:
+        """Energy (eV) and gradient [N, 3] (eV/Å) of the costly surface."""
+        energy, gradient = self.costly.energy_gradient(positions)
+        if self._last is not None and self._hessian is not None:
+            step = (positions - self._last[0]).reshape(-1)
+            miss = (gradient - self._last[1]).reshape(-1) - self._hessian @ step
+            if step @ step > 0 and miss @ miss > 0:
+                along, square = miss @ step, step @ step
+                powell = (np.outer(miss, step) + np.outer(step, miss)) / square
+                powell -= along * np.outer(step, step) / square**2
+                share = along**2 / (miss @ miss * square)
+                rank_one = np.outer(miss, miss) / along if share > 0 else 0.0
+                self._hessian = self._hessian + share * rank_one + (1 - share) * powell
+        self._last = (np.array(positions, dtype=float), gradient)
+        return energy, gradient
+
+    def hessian(self, positions: np.ndarray) -> np.ndarray:
+        """Second derivatives [3N, 3N] (eV/Å²), as known from the gradients so far."""
+        if self._hessian is None:
+            self._hessian = self.cheap.hessian(positions)
+        return self._hessian
 
 
 @dataclass(frozen=True)
@@ -84,7 +132,7 @@ def find_saddle(
 ) -> np.ndarray:
     """First-order saddle point near ``positions`` by partitioned rational-function steps.
 
-    Every step goes uphill along the lowest mode of a fresh Hessian and downhill along all others
+    Every step goes uphill along the lowest mode of the Hessian and downhill along all others
     (Banerjee et al., J. Phys. Chem. 89, 52 (1985)).
 
     Args:
@@ -100,6 +148,34 @@ def find_saddle(
     Raises:
         RuntimeError: not converged within ``max_steps``.
     """
+    return _walk("find_saddle", surface, positions, 1, tolerance, trust, max_steps)
+
+
+def find_minimum(
+    surface: Surface,
+    positions: np.ndarray,
+    *,
+    tolerance: float = 1e-4,
+    trust: float = 0.15,
+    max_steps: int = 100,
+) -> np.ndarray:
+    """Minimum near ``positions``, by the steps of `find_saddle` with no mode uphill.
+
+    Arguments, result and errors as there.
+    """
+    return _walk("find_minimum", surface, positions, 0, tolerance, trust, max_steps)
+
+
+def _walk(
+    name: str,
+    surface: Surface,
+    positions: np.ndarray,
+    uphill: int,
+    tolerance: float,
+    trust: float,
+    max_steps: int,
+) -> np.ndarray:
+    """To the stationary point that is a maximum along the lowest ``uphill`` (0 or 1) modes."""
     positions = np.array(positions, dtype=float)
     ones = np.ones(len(positions))
     largest = np.inf
@@ -110,17 +186,17 @@ def find_saddle(
             return positions
         values, vectors = _normal_modes(surface.hessian(positions), positions, ones)
         slope = vectors.T @ gradient.reshape(-1)
-        climb = (values[0] + np.sqrt(values[0] ** 2 + 4 * slope[0] ** 2)) / 2
-        arrow = np.diag(np.append(values[1:], 0.0))
-        arrow[-1, :-1] = arrow[:-1, -1] = slope[1:]
-        fall = np.linalg.eigvalsh(arrow)[0]
-        shift = np.full(values.size, fall)
-        shift[0] = climb
+        arrow = np.diag(np.append(values[uphill:], 0.0))
+        arrow[-1, :-1] = arrow[:-1, -1] = slope[uphill:]
+        shift = np.full(values.size, np.linalg.eigvalsh(arrow)[0])
+        # the upper root of the same problem in the uphill mode alone
+        climb = (values[:uphill] + np.sqrt(values[:uphill] ** 2 + 4 * slope[:uphill] ** 2)) / 2
+        shift[:uphill] = climb
         step = vectors @ (-slope / (values - shift))
         length = np.linalg.norm(step)
         positions += (step * min(1.0, trust / length)).reshape(-1, 3)
     raise RuntimeError(
-        f"find_saddle: expected gradients below {tolerance} eV/Å after {max_steps} steps, "
+        f"{name}: expected gradients below {tolerance} eV/Å after {max_steps} steps, "
         f"got {largest:.2e}"
     )
 

@@ -172,6 +172,9 @@ def test_parameter_sets() -> None:
         for theta in (0.0, math.pi)
     )
     assert (paper["cutoff"], paper["angular_cutoff"]) == (6.0, 6.0)
+    # Every distance factor once, however many features share it: the op computes them all.
+    distances = BehlerParrinello.paper(["H"])._arguments[torch.float64][3]
+    assert distances[:, 0].tolist() == [0, 0.04, 0.14, 0.32, 0.71, 1.79]
     one = ANI.ani1x().to_config()
     assert one["elements"] == ["H", "C", "N", "O"]
     assert (one["radial_cutoff"], one["angular_cutoff"]) == (5.2, 3.5)

@@ -72,6 +72,20 @@ PYMLP_INLINE Dual<N> logarithm(Dual<N> x) {
   return {logarithm(x.value), x.slope / x.value};
 }
 
+// x^e, value and slope from one plain power, x^(e-1).
+template <int n, class N>
+PYMLP_INLINE void powers(Dual<N> (&x)[n], Exponent<Scalar<N>> e) {
+  using T = Scalar<N>;
+  if (e.whole == 0) {
+    for (int i = 0; i < n; ++i) x[i] = Dual<N>(N(T(1)));
+    return;
+  }
+  N below[n];
+  for (int i = 0; i < n; ++i) below[i] = x[i].value;
+  powers(below, Exponent<T>{e.value - T(1), e.whole < 0 ? -1 : e.whole - 1});
+  for (int i = 0; i < n; ++i) x[i] = {below[i] * x[i].value, e.value * below[i] * x[i].slope};
+}
+
 template <class N>
 PYMLP_INLINE CosSin<Dual<N>> cos_sin_pi(Dual<N> x) {
   const auto plain = cos_sin_pi(x.value);

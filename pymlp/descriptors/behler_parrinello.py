@@ -81,9 +81,8 @@ class BehlerParrinello(Descriptor):
 
         self._radial = self._sets("radial", radial, 2)
         angular_sets = self._sets("angular", angular, 3)
-        etas: list[float] = []
-        for rows in angular_sets:
-            etas += [eta for eta, _, _ in rows if eta not in etas]
+        # Each once: the op computes every distance factor of the list for every triple.
+        etas = list(dict.fromkeys(eta for rows in angular_sets for eta, _, _ in rows))
         # The op walks through each distance factor once: features of one eta stand together.
         self._angular = [sorted(rows, key=lambda row: etas.index(row[0])) for rows in angular_sets]
         n_sets = max(len(self._radial), len(self._angular))

@@ -92,9 +92,20 @@ void angles() {
       const auto f = [p](auto c) { return angle_factor(make_angle(c), p); };
       for (double c = -0.98; c < 0.985; c += 0.02) {
         value_and_slope("angle factor", f, c, 1);
-        const double expected =
-            std::pow(2.0, 1 - zeta) * std::pow(1 + std::cos(std::acos(c) - shift), zeta);
+        const double expected = std::pow(0.5 * (1 + std::cos(std::acos(c) - shift)), zeta);
         check::close(f(c).value, expected, 1e-12, 1, "eq 3, angle", c);
+      }
+      for (const int multiple : {2, 3, 8}) {
+        const auto direct = make_angle_parameters(multiple * zeta, p.cos_shift, p.sin_shift);
+        for (double c = -0.9; c < 0.95; c += 0.1) {
+          const ValueSlope<double> from = f(c), to = angle_factor(make_angle(c), direct);
+          double value[1] = {from.value}, slope[1] = {from.slope}, alone[1] = {from.value};
+          angle_factors_at_multiple(make_exponent(double(multiple)), value, slope);
+          angle_values_at_multiple(make_exponent(double(multiple)), alone);
+          check::close(value[0], to.value, 1e-12, 1, "angle factor at a multiple", c);
+          check::close(alone[0], to.value, 1e-12, 1, "angle factor at a multiple, alone", c);
+          check::close(slope[0], to.slope, 1e-11, 1, "slope at a multiple", c);
+        }
       }
       for (const double c : {-1.0, 1.0}) {  // collinear: finite, whatever theta_s
         const auto g = f(D(c, 1.0));
@@ -125,10 +136,10 @@ void adjoints(const char* what, Form form, Cutoff<double> c) {
   const Triple<double> g{0.7, -0.4, 1.3};
   for (const auto& x : points) {
     const auto [j, k] = neighbors<double>(x, 0, c);
-    const NeighborPair<double> a = form.triple_adjoint(j, k, g);
+    const NeighborPair<double> a = triple_adjoint(form, j, k, g);
     for (int d = 0; d < 6; ++d) {
       const auto [dj, dk] = neighbors<D>(x, d, c);
-      const Triple<D> t = form.triple(dj, dk);
+      const Triple<D> t = make_triple(form, dj, dk);
       const double forward =
           g.cosine * t.cosine.slope + g.distance * t.distance.slope + g.weight * t.weight.slope;
       const auto contract = [](Neighbor<double> a, Neighbor<D> b) {
@@ -143,7 +154,7 @@ void adjoints(const char* what, Form form, Cutoff<double> c) {
         below[i] = x[i] - (i == d) * kStep;
       }
       const auto up = neighbors<double>(above, 0, c), down = neighbors<double>(below, 0, c);
-      const Triple<double> p = form.triple(up.j, up.k), m = form.triple(down.j, down.k);
+      const Triple<double> p = make_triple(form, up.j, up.k), m = make_triple(form, down.j, down.k);
       check::close(t.cosine.slope, (p.cosine - m.cosine) / (2 * kStep), 1e-8, 1, what, d);
       check::close(t.distance.slope, (p.distance - m.distance) / (2 * kStep), 1e-8, 1, what, d);
       check::close(t.weight.slope, (p.weight - m.weight) / (2 * kStep), 1e-8, 1, what, d);

@@ -47,13 +47,6 @@ struct Column<Lanes<T>> {
   PYMLP_INLINE Lanes<T> load(int64_t i) const { return Lanes<T>::load(value + i); }
   PYMLP_INLINE Lanes<T> broadcast(int64_t i) const { return value[i]; }
   PYMLP_INLINE void store(int64_t i, Lanes<T> x) const { x.store(value + i); }
-  PYMLP_INLINE void copy(int64_t i, const Column& from, int64_t j) const {
-    value[i] = from.value[j];
-  }
-  PYMLP_INLINE void set(int64_t i, T x) const { value[i] = x; }
-  PYMLP_INLINE void add(int64_t i, const Column& from, int64_t j) const {
-    value[i] += from.value[j];
-  }
   PYMLP_INLINE void add_sum(int64_t i, Lanes<T> x) const { value[i] += sum_of_lanes(x); }
 };
 
@@ -71,18 +64,6 @@ struct Column<Dual<Lanes<T>>> {
   PYMLP_INLINE void store(int64_t i, N x) const {
     value.store(i, x.value);
     slope.store(i, x.slope);
-  }
-  PYMLP_INLINE void copy(int64_t i, const Column& from, int64_t j) const {
-    value.copy(i, from.value, j);
-    slope.copy(i, from.slope, j);
-  }
-  PYMLP_INLINE void set(int64_t i, T x) const {
-    value.set(i, x);
-    slope.set(i, T(0));
-  }
-  PYMLP_INLINE void add(int64_t i, const Column& from, int64_t j) const {
-    value.add(i, from.value, j);
-    slope.add(i, from.slope, j);
   }
   PYMLP_INLINE void add_sum(int64_t i, N x) const {
     value.add_sum(i, x.value);
@@ -112,6 +93,18 @@ PYMLP_INLINE void store_first(Lanes<T> x, T* to, int64_t n) {
   }
 }
 
+// Add the first n lanes.
+template <class T>
+PYMLP_INLINE void add_first(Lanes<T> x, T* to, int64_t n) {
+  if (n >= Lanes<T>::count) {
+    (Lanes<T>::load(to) + x).store(to);
+  } else {
+    T buffer[Lanes<T>::count];
+    x.store(buffer);
+    for (int64_t i = 0; i < n; ++i) to[i] += buffer[i];
+  }
+}
+
 // One round of the tree below: lanes l of `a` and `b` with bit `width` of l unset and set.
 template <int width, class T, size_t... lane>
 PYMLP_INLINE Lanes<T> fold_lanes(Lanes<T> a, Lanes<T> b, std::index_sequence<lane...>) {
@@ -136,6 +129,16 @@ PYMLP_INLINE Lanes<T> sums_of_lanes(Lanes<T> (&x)[count]) {
   } else {
     return x[0];
   }
+}
+
+template <class T, int count = Lanes<T>::count>
+PYMLP_INLINE Dual<Lanes<T>> sums_of_lanes(Dual<Lanes<T>> (&x)[count]) {
+  Lanes<T> values[count], slopes[count];
+  for (int i = 0; i < count; ++i) {
+    values[i] = x[i].value;
+    slopes[i] = x[i].slope;
+  }
+  return {sums_of_lanes(values), sums_of_lanes(slopes)};
 }
 
 // to[k][at] += sum over the lanes of x[k].

@@ -33,7 +33,7 @@ struct RadialTable {
   PYMLP_INLINE ValueSlope<N> term(const Staging<N>& s, int64_t j, int64_t f) const {
     return radial_symmetry(
         s.neighbors.distance.broadcast(j),
-        ValueSlope<N>{s.neighbors.cutoff.broadcast(j), s.cutoff_slope.broadcast(j)},
+        ValueSlope<N>{s.radial_cutoff.broadcast(j), s.radial_cutoff_slope.broadcast(j)},
         Lanes<T>::load(eta + f), Lanes<T>::load(shift + f));
   }
 };
@@ -45,7 +45,7 @@ void pair_sum_forward(const Staging<N>& s, const RadialTable<T>& table, int64_t 
   for (int64_t c = 0; c < n_channels; ++c) {
     for (int64_t f = 0; f < table.padded; f += table.kLanes) {
       N sum{T(0)};
-      for (int64_t j = s.channels[c]; j < s.channels[c + 1]; ++j) {
+      for (int64_t j = s.first(c); j < s.first(c + 1); ++j) {
         sum = sum + table.term(s, j, f).value;
       }
       store_first(reported(sum) * Lanes<T>::load(table.amplitude + f),
@@ -54,23 +54,31 @@ void pair_sum_forward(const Staging<N>& s, const RadialTable<T>& table, int64_t 
   }
 }
 
-// Adds sum_f grad_f dg_f/dR to the adjoint of every neighbour's distance. `scratch` has room for
-// one padded row of parameters.
+// Sets the adjoint of every neighbour's distance to sum_f grad_f dg_f/dR. Scratch memory: one
+// padded row of parameters, and a register per neighbour.
 template <class N, class T>
 void pair_sum_backward(const Staging<N>& s, const RadialTable<T>& table, int64_t n_channels,
-                       const T* grad_features, T* scratch, const Column<N>& grad_distance) {
+                       const T* grad_features, T* row, const Column<N>& sums,
+                       const Column<N>& grad_distance) {
+  constexpr int kLanes = Lanes<T>::count;
   for (int64_t c = 0; c < n_channels; ++c) {
-    if (s.channels[c] == s.channels[c + 1]) continue;
+    if (s.first(c) == s.first(c + 1)) continue;
     for (int64_t f = 0; f < table.padded; ++f) {
-      scratch[f] = f < table.count ? grad_features[c * table.count + f] * table.amplitude[f] : T(0);
+      row[f] = f < table.count ? grad_features[c * table.count + f] * table.amplitude[f] : T(0);
     }
-    for (int64_t j = s.channels[c]; j < s.channels[c + 1]; ++j) {
+    for (int64_t j = s.first(c); j < s.first(c + 1); ++j) {
       N sum{T(0)};
-      for (int64_t f = 0; f < table.padded; f += table.kLanes) {
-        sum = sum + table.term(s, j, f).slope * Lanes<T>::load(scratch + f);
+      for (int64_t f = 0; f < table.padded; f += kLanes) {
+        sum = sum + table.term(s, j, f).slope * Lanes<T>::load(row + f);
       }
-      grad_distance.add_sum(j, sum);
+      sums.store(j * kLanes, sum);
     }
+  }
+  // Together, not neighbour by neighbour.
+  for (int64_t j = 0; j < s.count; j += kLanes) {
+    N group[kLanes];
+    for (int i = 0; i < kLanes; ++i) group[i] = sums.load((j + i) * kLanes);
+    grad_distance.store(j, sums_of_lanes(group));
   }
 }
 
@@ -79,7 +87,7 @@ template <class T, class Store>
 void pair_sum_jacobian(const Staging<Lanes<T>>& s, const RadialTable<T>& table, int64_t n_channels,
                        Store store) {
   for (int64_t c = 0; c < n_channels; ++c) {
-    for (int64_t j = s.channels[c]; j < s.channels[c + 1]; ++j) {
+    for (int64_t j = s.first(c); j < s.first(c + 1); ++j) {
       for (int64_t f = 0; f < table.padded; f += table.kLanes) {
         T slope[Lanes<T>::count];
         (table.term(s, j, f).slope * Lanes<T>::load(table.amplitude + f)).store(slope);

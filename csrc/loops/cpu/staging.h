@@ -56,14 +56,6 @@ struct NeighborColumns {
     const N zero{Scalar<N>(0)};
     for (int64_t i = 0; i < n; i += kLanes) store(i, {{zero, zero, zero}, zero, zero});
   }
-  void copy(int64_t i, const NeighborColumns& from, int64_t j) const {
-    unit.x.copy(i, from.unit.x, j);
-    unit.y.copy(i, from.unit.y, j);
-    unit.z.copy(i, from.unit.z, j);
-    distance.copy(i, from.distance, j);
-    cutoff.copy(i, from.cutoff, j);
-  }
-
   // Add the sums over the lanes of v to neighbour i.
   PYMLP_INLINE void add_sums(int64_t i, Neighbor<N> v) const {
     const N parts[] = {v.unit.x, v.unit.y, v.unit.z, v.distance, v.cutoff};
@@ -74,102 +66,103 @@ struct NeighborColumns {
   static constexpr int kLanes = Lanes<Scalar<N>>::count;
 };
 
-// Neighbours within `cutoff` of one centre. The cutoff column is times the element weight.
+// The neighbours of one centre: by channel, and within a channel those inside the angular cutoff
+// first, so that the triples of two channels come from two runs of the same columns (without a copy
+// of the inner ones: ANI double backward, 256 x 14 atoms, 9.9 -> 8.9 ms).
 template <class N>
 class Staging {
  public:
   using T = Scalar<N>;
   static constexpr int kLanes = Lanes<T>::count;
 
+  // Cutoff columns are times the element weight; that of `neighbors` is the angular one.
   NeighborColumns<N> neighbors;
-  Column<N> cutoff_slope;
-  Column<Lanes<T>> weight;
-  int32_t* pairs = nullptr;     // index of the neighbour among the pairs of its centre, or in the
-                                // staging that this one was narrowed from
-  int64_t* channels = nullptr;  // [n_channels + 1] first neighbour of every channel
+  Column<N> cutoff_slope, radial_cutoff, radial_cutoff_slope;
+  int32_t* pairs = nullptr;  // index of the neighbour among the pairs of its centre
   int64_t count = 0;
 
-  void place(Arena& arena, int64_t capacity, int64_t n_channels) {
+  void place(Arena& arena, int64_t capacity, int64_t n_channels, bool one_cutoff) {
+    one_cutoff_ = one_cutoff;
     neighbors.place(arena, capacity);
     cutoff_slope.place(arena, capacity);
-    weight.place(arena, capacity);
+    if (one_cutoff) {
+      radial_cutoff = neighbors.cutoff;
+      radial_cutoff_slope = cutoff_slope;
+    } else {
+      radial_cutoff.place(arena, capacity);
+      radial_cutoff_slope.place(arena, capacity);
+    }
+    weight_.place(arena, capacity);
     pairs = arena.take<int32_t>(capacity);
-    channels = arena.take<int64_t>(n_channels + 2);
-    channel_of_ = arena.take<int32_t>(capacity);
+    starts_ = arena.take<int64_t>(2 * n_channels + 3);
+    bin_of_ = arena.take<int32_t>(capacity);
   }
 
-  // Gather the pairs [begin, end) that are closer than `radius`.
+  // A channel is first(c) ... first(c + 1), its part inside the angular cutoff ends at middle(c).
+  PYMLP_INLINE int64_t first(int64_t c) const { return starts_[2 * c]; }
+  PYMLP_INLINE int64_t middle(int64_t c) const { return starts_[2 * c + 1]; }
+
+  // Gather the pairs [begin, end) that are inside one of the cutoffs.
   void gather(const Neighborhoods<T>& atoms, const T* tangents, int64_t n_channels, int64_t begin,
-              int64_t end, T radius) {
-    std::fill(channels, channels + n_channels + 2, 0);
+              int64_t end, T radial_radius, T angular_radius) {
+    const T radius = std::max(radial_radius, angular_radius);
+    const int64_t n_bins = 2 * n_channels;
+    std::fill(starts_, starts_ + n_bins + 3, 0);
     for (int64_t p = begin; p < end; ++p) {
       const T* d = atoms.displacements + 3 * p;
-      const bool inside = d[0] * d[0] + d[1] * d[1] + d[2] * d[2] < radius * radius;
+      const T square = d[0] * d[0] + d[1] * d[1] + d[2] * d[2];
       const int64_t channel = atoms.channels[atoms.types[atoms.neighbors[p]]];
-      channel_of_[p - begin] = inside ? static_cast<int32_t>(channel) : -1;
-      channels[channel + 2] += inside;
+      const bool outside = !(square < radius * radius);
+      const int64_t bin = 2 * channel + !(square < angular_radius * angular_radius);
+      bin_of_[p - begin] = static_cast<int32_t>(outside ? -1 : bin);
+      starts_[bin + 2] += !outside;
     }
-    for (int64_t c = 0; c < n_channels; ++c) channels[c + 2] += channels[c + 1];
+    for (int64_t b = 0; b < n_bins; ++b) starts_[b + 2] += starts_[b + 1];
     for (int64_t p = begin; p < end; ++p) {
-      const int32_t channel = channel_of_[p - begin];
-      if (channel < 0) continue;
-      const int64_t at = channels[channel + 1]++;
+      const int32_t bin = bin_of_[p - begin];
+      if (bin < 0) continue;
+      const int64_t at = starts_[bin + 1]++;
       const T* d = atoms.displacements + 3 * p;
       set(neighbors.unit.x, at, d, tangents, p, 0);
       set(neighbors.unit.y, at, d, tangents, p, 1);
       set(neighbors.unit.z, at, d, tangents, p, 2);
-      weight.set(at, atoms.weights[atoms.types[atoms.neighbors[p]]]);
+      weight_.value[at] = atoms.weights[atoms.types[atoms.neighbors[p]]];
       pairs[at] = static_cast<int32_t>(p - begin);
     }
-    count = channels[n_channels];
-    pad_displacements(radius);
+    count = starts_[n_bins];
+    // The last register is filled up with neighbours beyond every cutoff.
+    const N zero{T(0)};
+    neighbors.unit.store(count, {N(T(2) * radius), zero, zero});
+    weight_.store(count, T(0));
+  }
+
+  // From displacements to unit vectors, distances and cutoffs.
+  void finish(Cutoff<T> radial, Cutoff<T> angular) {
     for (int64_t i = 0; i < count; i += kLanes) {
       const Vec3<N> d = neighbors.unit.load(i);
       const N r = square_root(dot(d, d));
+      const Lanes<T> weight = weight_.load(i);
       neighbors.unit.store(i, (T(1) / r) * d);
       neighbors.distance.store(i, r);
+      const auto fc = cutoff(r, angular);
+      neighbors.cutoff.store(i, fc.value * weight);
+      cutoff_slope.store(i, fc.slope * weight);
+      if (one_cutoff_) continue;
+      const auto radial_fc = cutoff(r, radial);
+      radial_cutoff.store(i, radial_fc.value * weight);
+      radial_cutoff_slope.store(i, radial_fc.slope * weight);
     }
-  }
-
-  // Take over those neighbours of `from` that are closer than `radius`.
-  void narrow(const Staging& from, int64_t n_channels, T radius) {
-    int64_t at = 0;
-    for (int64_t c = 0; c < n_channels; ++c) {
-      channels[c] = at;
-      for (int64_t i = from.channels[c]; i < from.channels[c + 1]; ++i) {
-        if (!(distance_value(from.neighbors.distance, i) < radius)) continue;
-        neighbors.copy(at, from.neighbors, i);
-        weight.copy(at, from.weight, i);
-        pairs[at] = static_cast<int32_t>(i);
-        ++at;
-      }
-    }
-    channels[n_channels] = count = at;
-    for (int64_t i = count; i < count + kLanes; ++i) {
-      neighbors.unit.x.set(i, T(0));
-      neighbors.unit.y.set(i, T(0));
-      neighbors.unit.z.set(i, T(0));
-      neighbors.distance.set(i, T(1));
-    }
-  }
-
-  void apply_cutoff(Cutoff<T> function) {
-    for (int64_t i = 0; i < count; i += kLanes) {
-      const auto fc = cutoff(neighbors.distance.load(i), function);
-      neighbors.cutoff.store(i, fc.value * weight.load(i));
-      cutoff_slope.store(i, fc.slope * weight.load(i));
-    }
-    // Runs of a channel are loaded a register at a time, also past the last neighbour.
-    for (int64_t i = count; i < count + kLanes; ++i) neighbors.cutoff.set(i, T(0));
+    // Runs are loaded a register at a time, also past the last neighbour.
+    const N zero{T(0)};
+    neighbors.store(count, {{zero, zero, zero}, N(T(1)), zero});
   }
 
  private:
-  int32_t* channel_of_ = nullptr;
+  Column<Lanes<T>> weight_;
+  int64_t* starts_ = nullptr;  // [2 n_channels + 1] first neighbour of every bin
+  int32_t* bin_of_ = nullptr;
+  bool one_cutoff_ = false;
 
-  static PYMLP_INLINE T distance_value(const Column<Lanes<T>>& c, int64_t i) { return c.value[i]; }
-  static PYMLP_INLINE T distance_value(const Column<Dual<Lanes<T>>>& c, int64_t i) {
-    return c.value.value[i];
-  }
   static PYMLP_INLINE void set(const Column<Lanes<T>>& column, int64_t at, const T* d, const T*,
                                int64_t, int axis) {
     column.value[at] = d[axis];
@@ -178,14 +171,6 @@ class Staging {
                                const T* tangents, int64_t p, int axis) {
     column.value.value[at] = d[axis];
     column.slope.value[at] = tangents[3 * p + axis];
-  }
-  // Lanes past the end hold a neighbour beyond every cutoff.
-  void pad_displacements(T radius) const {
-    for (int64_t i = count; i < count + kLanes; ++i) {
-      neighbors.unit.x.set(i, T(2) * radius);
-      neighbors.unit.y.set(i, T(0));
-      neighbors.unit.z.set(i, T(0));
-    }
   }
 };
 

@@ -21,59 +21,46 @@ class SymmetrySum {
       : formula_(formula), atoms_(pass.atoms), tables_(pass.tables) {
     n_channels_ = tables_.n_channels;
     n_features_ = tables_.n_features();
+    const auto function = static_cast<CutoffFunction>(tables_.cutoff_function);
+    const bool angular_alone = tables_.n_radial == 0, radial_alone = tables_.n_angular == 0;
+    radial_cutoff_ = {T(angular_alone ? tables_.angular_cutoff : tables_.radial_cutoff), function};
+    angular_cutoff_ = {T(radial_alone ? tables_.radial_cutoff : tables_.angular_cutoff), function};
     radial_.place(arena, tables_.n_radial);
     angular_.place(arena, tables_);
-    staged_.place(arena, max_pairs, n_channels_);
-    narrow_.place(arena, max_pairs, n_channels_);
-    triples_.place(arena, angular_, kind);
+    staged_.place(arena, max_pairs, n_channels_, radial_cutoff_.radius == angular_cutoff_.radius);
+    triples_.place(arena, formula_, angular_, n_channels_, kind);
     if (kind == Pass::forward || kind == Pass::jvp) return;
     grad_.place(arena, max_pairs);
-    narrow_grad_.place(arena, max_pairs);
     row_ = arena.take<T>(rounded_up(tables_.n_radial, kLanes));
+    sums_.place(arena, (max_pairs + kLanes) * kLanes);
   }
 
   void forward(const T* tangents, int64_t center, T* features) {
     stage(tangents, center);
     T* out = features + center * n_features_;
-    if (radial_.count > 0) {
-      staged_.apply_cutoff(radial_cutoff());
-      pair_sum_forward(staged_, radial_, n_channels_, out);
-    }
+    if (radial_.count > 0) pair_sum_forward(staged_, radial_, n_channels_, out);
     if (angular_.n_features > 0) {
-      narrow_.narrow(staged_, n_channels_, angular_cutoff().radius);
-      narrow_.apply_cutoff(angular_cutoff());
-      triples_.forward(formula_, narrow_, angular_, n_channels_, out + n_channels_ * radial_.count);
+      triples_.forward(formula_, staged_, angular_, n_channels_, out + n_channels_ * radial_.count);
     }
   }
 
   void backward(const T* tangents, int64_t center, const T* grad_features, T* grad_displacements) {
     stage(tangents, center);
     const T* g = grad_features + center * n_features_;
-    grad_.clear(staged_.count);
+    grad_.clear(staged_.count + kLanes);
     if (radial_.count > 0) {
-      staged_.apply_cutoff(radial_cutoff());
-      pair_sum_backward(staged_, radial_, n_channels_, g, row_, grad_.distance);
+      pair_sum_backward(staged_, radial_, n_channels_, g, row_, sums_, grad_.distance);
     }
     if (angular_.n_features > 0) {
-      narrow_.narrow(staged_, n_channels_, angular_cutoff().radius);
-      narrow_.apply_cutoff(angular_cutoff());
-      narrow_grad_.clear(narrow_.count + kLanes);
-      triples_.backward(formula_, narrow_, angular_, n_channels_, g + n_channels_ * radial_.count,
-                        narrow_grad_);
-      fold_cutoff();
-      for (int64_t i = 0; i < narrow_.count; ++i) {
-        grad_.unit.x.copy(narrow_.pairs[i], narrow_grad_.unit.x, i);
-        grad_.unit.y.copy(narrow_.pairs[i], narrow_grad_.unit.y, i);
-        grad_.unit.z.copy(narrow_.pairs[i], narrow_grad_.unit.z, i);
-        grad_.distance.add(narrow_.pairs[i], narrow_grad_.distance, i);
-      }
+      triples_.backward(formula_, staged_, angular_, n_channels_, g + n_channels_ * radial_.count,
+                        grad_);
     }
     const int64_t begin = atoms_.pair_offsets[center], end = atoms_.pair_offsets[center + 1];
     T* out = grad_displacements + 3 * begin;
     if (staged_.count < end - begin) std::fill(out, out + 3 * (end - begin), T(0));
     for (int64_t i = 0; i < staged_.count; i += kLanes) {
       T x[kLanes], y[kLanes], z[kLanes];
-      const Vec3<N> d = displacement_adjoint(staged_.neighbors.load(i), grad_.load(i));
+      const Vec3<N> d = displacement_adjoint(i);
       reported(d.x).store(x);
       reported(d.y).store(y);
       reported(d.z).store(z);
@@ -92,7 +79,6 @@ class SymmetrySum {
     T* out = jacobian + 3 * begin * n_features_;
     std::fill(out, out + 3 * (end - begin) * n_features_, T(0));
     if (radial_.count > 0) {
-      staged_.apply_cutoff(radial_cutoff());
       pair_sum_jacobian(staged_, radial_, n_channels_, [&](int64_t j, int64_t f, T slope) {
         T* to = out + 3 * (staged_.pairs[j] * n_features_ + f);
         to[0] = slope * staged_.neighbors.unit.x.value[j];
@@ -101,15 +87,13 @@ class SymmetrySum {
       });
     }
     if (angular_.n_features > 0) {
-      narrow_.narrow(staged_, n_channels_, angular_cutoff().radius);
-      narrow_.apply_cutoff(angular_cutoff());
-      narrow_grad_.clear(narrow_.count + kLanes);
+      grad_.clear(staged_.count + kLanes);
       T* angular_out = out + 3 * n_channels_ * radial_.count;
-      triples_.jacobian(formula_, narrow_, angular_, n_channels_, narrow_grad_,
+      triples_.jacobian(formula_, staged_, angular_, n_channels_, grad_,
                         [&](int64_t p, int64_t q, int64_t f) {
                           add_column(p, f, angular_out);
                           if (q != p) add_column(q, f, angular_out);
-                          narrow_grad_.clear(narrow_.count + kLanes);
+                          grad_.clear(staged_.count + kLanes);
                         });
     }
   }
@@ -119,19 +103,14 @@ class SymmetrySum {
   Neighborhoods<T> atoms_;
   SymmetryTables<T> tables_;
   int64_t n_channels_ = 0, n_features_ = 0, set_ = -1;
+  Cutoff<T> radial_cutoff_, angular_cutoff_;
   RadialTable<T> radial_;
   AngularTable<T> angular_;
-  Staging<N> staged_, narrow_;
-  NeighborColumns<N> grad_, narrow_grad_;
+  Staging<N> staged_;
+  NeighborColumns<N> grad_;
   TripleSum<Formula, N> triples_;
   T* row_ = nullptr;
-
-  Cutoff<T> radial_cutoff() const {
-    return {T(tables_.radial_cutoff), static_cast<CutoffFunction>(tables_.cutoff_function)};
-  }
-  Cutoff<T> angular_cutoff() const {
-    return {T(tables_.angular_cutoff), static_cast<CutoffFunction>(tables_.cutoff_function)};
-  }
+  Column<N> sums_;
 
   void stage(const T* tangents, int64_t center) {
     const int64_t set = tables_.n_sets == 1 ? 0 : atoms_.types[center];
@@ -140,41 +119,32 @@ class SymmetrySum {
       angular_.fill(tables_, tables_.products + 2 * set * tables_.n_angular);
       set_ = set;
     }
-    const double radius = std::max(radial_.count > 0 ? tables_.radial_cutoff : 0.0,
-                                   angular_.n_features > 0 ? tables_.angular_cutoff : 0.0);
     staged_.gather(atoms_, tangents, n_channels_, atoms_.pair_offsets[center],
-                   atoms_.pair_offsets[center + 1], T(radius));
+                   atoms_.pair_offsets[center + 1], radial_cutoff_.radius, angular_cutoff_.radius);
+    staged_.finish(radial_cutoff_, angular_cutoff_);
   }
 
-  // The adjoint of the cutoff moves to the distance that it was computed from.
-  void fold_cutoff() const {
-    for (int64_t i = 0; i < narrow_.count; i += kLanes) {
-      narrow_grad_.distance.store(i,
-                                  narrow_grad_.distance.load(i) +
-                                      narrow_grad_.cutoff.load(i) * narrow_.cutoff_slope.load(i));
-    }
-  }
-
-  // R = |d| and u = d / |d|: dE/dd = (g_u - (g_u . u) u) / R + g_R u.
-  static PYMLP_INLINE Vec3<N> displacement_adjoint(Neighbor<N> n, Neighbor<N> g) {
+  // R = |d| and u = d / |d|: dE/dd = (g_u - (g_u . u) u) / R + g_R u, for the neighbours i, i + 1,
+  // ... of a register. The adjoint of the cutoff belongs to the distance it was computed from.
+  PYMLP_INLINE Vec3<N> displacement_adjoint(int64_t i) const {
+    const Neighbor<N> n = staged_.neighbors.load(i), g = grad_.load(i);
+    const N g_distance = g.distance + g.cutoff * staged_.cutoff_slope.load(i);
     const N along = dot(g.unit, n.unit);
     const N inverse = T(1) / n.distance;
-    return inverse * g.unit + (g.distance - along * inverse) * n.unit;
+    return inverse * g.unit + (g_distance - along * inverse) * n.unit;
   }
 
   // Add one feature's gradient for the neighbours of a channel to `out`.
   void add_column(int64_t channel, int64_t feature, T* out) const {
-    const int64_t first = narrow_.channels[channel], last = narrow_.channels[channel + 1];
+    const int64_t first = staged_.first(channel), last = staged_.middle(channel);
     for (int64_t i = first; i < last; i += kLanes) {
       T x[kLanes], y[kLanes], z[kLanes];
-      Neighbor<N> g = narrow_grad_.load(i);
-      g.distance = g.distance + g.cutoff * narrow_.cutoff_slope.load(i);
-      const Vec3<N> d = displacement_adjoint(narrow_.neighbors.load(i), g);
+      const Vec3<N> d = displacement_adjoint(i);
       reported(d.x).store(x);
       reported(d.y).store(y);
       reported(d.z).store(z);
       for (int64_t l = 0; l < kLanes && i + l < last; ++l) {
-        T* to = out + 3 * (staged_.pairs[narrow_.pairs[i + l]] * n_features_ + feature);
+        T* to = out + 3 * (staged_.pairs[i + l] * n_features_ + feature);
         to[0] += x[l];
         to[1] += y[l];
         to[2] += z[l];

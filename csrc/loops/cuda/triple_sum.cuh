@@ -145,7 +145,7 @@ class TripleSum {
         const Neighbor<N> nj = staged_.neighbors[j], nk = staged_.neighbors[k];
         const T* g = grad_features + block_of(cursor) * int64_t(n_features_);
         scratch_.triple_adjoints[lane_index()] =
-            formula_.triple_adjoint(nj, nk, contract(formula_.triple(nj, nk), g));
+            triple_adjoint(formula_, nj, nk, contract(make_triple(formula_, nj, nk), g));
       }
       __syncwarp();
       collect(j, k);
@@ -255,7 +255,7 @@ class TripleSum {
     if (!is_valid(cursor)) return;
     int j, k;
     decode(cursor, &j, &k);
-    const Triple<N> triple = formula_.triple(staged_.neighbors[j], staged_.neighbors[k]);
+    const Triple<N> triple = make_triple(formula_, staged_.neighbors[j], staged_.neighbors[k]);
     N* row = scratch_.tile + lane_index() * scratch_.stride;
     const Angle<N> angle = make_angle(triple.cosine);
     for (int a = 0; a < n_angles_; ++a) row[a] = angle_factor(angle, scratch_.angles[a]).value;
@@ -328,7 +328,7 @@ class TripleSum {
     T* row = scratch_.tile + lane_index() * scratch_.stride;
     T* vectors = row + 2 * (n_angles_ + n_distances_);
     const Neighbor<T> n = own.neighbor, other = staged_.neighbors[k];
-    const Triple<T> triple = formula_.triple(n, other);
+    const Triple<T> triple = make_triple(formula_, n, other);
     const Angle<T> angle = make_angle(triple.cosine);
     for (int a = 0; a < n_angles_; ++a) {
       const ValueSlope<T> factor = angle_factor(angle, scratch_.angles[a]);
@@ -345,7 +345,7 @@ class TripleSum {
 #pragma unroll
     for (int i = 0; i < 3; ++i) {
       const Vec3<T> v = displacement_adjoint(n, own.angular_slope,
-                                             formula_.triple_adjoint(n, other, directions[i]).j);
+                                             triple_adjoint(formula_, n, other, directions[i]).j);
       vectors[3 * i] = v.x;
       vectors[3 * i + 1] = v.y;
       vectors[3 * i + 2] = v.z;

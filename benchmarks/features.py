@@ -17,6 +17,8 @@ from benchmarks.workloads import claisen, water
 from pymlp.benchmarking import Contestant, Measurement, measure, print_table, save
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
+#: peers run on systems smaller than this: beyond, they take too much memory
+PEER_ATOMS = 20_000
 
 
 def keep(contestants: Sequence[Contestant | None], quantities: Sequence[str]) -> list[Contestant]:
@@ -179,10 +181,38 @@ PARTS: dict[str, Callable[[argparse.Namespace, str, int], list[Measurement]]] = 
     "bp": bp_molecules,
     "latency": latency,
     "jacobian": jacobians,
+    "water99": periodic(99),
     "water999": periodic(999),
     "water9999": periodic(9_999),
     "water99999": periodic(99_999),
 }
+
+
+def compare(
+    sizes: Sequence[int], structures: int, rounds: int, budget: float = 20.0
+) -> tuple[list[Measurement], list[str]]:
+    """What ``pymlp benchmark --report`` shows beside this package: float32 on one thread.
+
+    Returns rows, and sentences on who was left out.
+    """
+    options = argparse.Namespace(
+        structures=structures,
+        quantities=["fwd", "grad", "train"],
+        rounds=rounds,
+        budget=budget,
+        peer_atoms=PEER_ATOMS,
+    )
+    rows = [
+        row
+        for part in (ani_molecules, bp_molecules, latency)
+        for row in part(options, "float32", 1)
+    ]
+    options.quantities = ["fwd", "grad"]
+    rows += [row for size in sizes for row in periodic(size)(options, "float32", 1)]
+    notes = who.missing("torchani")
+    if not notes and max(sizes, default=0) >= PEER_ATOMS:
+        notes = [f"TorchANI is skipped from {PEER_ATOMS} atoms on (memory)."]
+    return rows, notes
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -198,14 +228,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--budget", type=float, default=20.0, help="seconds per comparison")
     parser.add_argument(
-        "--peer-atoms", type=int, default=20_000, help="larger systems are run by pymlp alone"
+        "--peer-atoms", type=int, default=PEER_ATOMS, help="larger systems are run by pymlp alone"
     )
     options = parser.parse_args(arguments)
-    for package in ("torchani", "dscribe"):
-        try:
-            __import__(package)
-        except ImportError:
-            print(f"{package} is not installed and is left out (pip install pymlp[bench])")
+    for note in who.missing("torchani", "dscribe"):
+        print(note)
     rows: list[Measurement] = []
     for part in options.only:
         for dtype in options.dtypes:

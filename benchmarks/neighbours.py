@@ -64,7 +64,7 @@ def same_count(tolerance: float) -> Any:
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="benchmarks.neighbours", description=__doc__)
     parser.add_argument("--out")
-    parser.add_argument("--atoms", nargs="+", type=int, default=[999, 9_999, 99_999])
+    parser.add_argument("--atoms", nargs="+", type=int, default=[99, 999, 9_999, 99_999])
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--budget", type=float, default=20.0)
     options = parser.parse_args(arguments)

@@ -1,40 +1,20 @@
-"""Structures that the benchmarks run on; all seeded, Å."""
+"""Structures that the benchmarks run on; all seeded, Å. Water stands in the package."""
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
 from pathlib import Path
 
-import ase.units
 import numpy as np
 import torch
-from torch import Tensor
+
+from pymlp.benchmark_workloads import Workload, water
+
+__all__ = ["Workload", "claisen", "water"]
 
 ROOT = Path(__file__).resolve().parent.parent
 #: kept beside the checkout, since it has no licence to be shipped
 REFERENCE_DATA = ROOT.parent / "shared" / "data" / "claisen.npz"
 SHIPPED_DATA = ROOT / "pymlp" / "data" / "claisen_gfn2.npz"
-#: molecules/Å³ at 1 g/cm³ (1e-27 kg/Å³)
-WATER_DENSITY = 1e-27 / (18.015 * ase.units._amu)
-
-
-@dataclass(frozen=True)
-class Workload:
-    """``positions`` [B, N, 3] float64 of B structures with the same ``numbers`` [N]."""
-
-    name: str
-    numbers: Tensor
-    positions: Tensor
-    cell: Tensor | None = None
-
-    @property
-    def n_structures(self) -> int:
-        return self.positions.shape[0]
-
-    @property
-    def n_atoms(self) -> int:
-        return self.numbers.numel() * self.n_structures
 
 
 def claisen(n_structures: int = 256) -> Workload:
@@ -44,26 +24,3 @@ def claisen(n_structures: int = 256) -> Workload:
         positions = torch.as_tensor(data["coordinates"][:n_structures]).to(torch.float64)
         numbers = torch.as_tensor(data["numbers"]).to(torch.int64)
     return Workload(f"Claisen x{n_structures}", numbers, positions)
-
-
-def water(n_atoms: int, seed: int = 0) -> Workload:
-    """Periodic water at 1 g/cm³: a jittered lattice of rigid, randomly turned molecules."""
-    if n_atoms % 3:
-        raise ValueError(f"n_atoms must be a multiple of 3 (whole molecules), got {n_atoms}")
-    n_molecules = n_atoms // 3
-    length = (n_molecules / WATER_DENSITY) ** (1 / 3)
-    per_edge = math.ceil(n_molecules ** (1 / 3))
-    generator = torch.Generator().manual_seed(seed)
-
-    def normal(*shape: int) -> Tensor:
-        return torch.randn(shape, generator=generator, dtype=torch.float64)
-
-    sites = torch.cartesian_prod(*[torch.arange(per_edge, dtype=torch.float64)] * 3)
-    chosen = torch.randperm(len(sites), generator=generator)[:n_molecules].sort().values
-    oxygens = sites[chosen] * (length / per_edge) + 0.15 * normal(n_molecules, 3)
-    turns = torch.linalg.qr(normal(n_molecules, 3, 3)).Q
-    shape = torch.tensor([[0, 0, 0], [0.7572, 0.5865, 0], [-0.7572, 0.5865, 0]]).double()
-    positions = (oxygens[:, None] + shape @ turns).reshape(1, n_atoms, 3)
-    numbers = torch.tensor([8, 1, 1]).repeat(n_molecules)
-    cell = torch.eye(3, dtype=torch.float64) * length
-    return Workload(f"water {n_atoms}", numbers, positions, cell)

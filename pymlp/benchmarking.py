@@ -1,4 +1,4 @@
-"""Timing of contestants side by side, and the benchmark that ``pymlp benchmark`` runs.
+"""Timing of contestants side by side: what ``pymlp benchmark`` and ``benchmarks/`` measure with.
 
 The machines that this runs on are shared, so a time alone says little: contestants take turns in
 short blocks, and what counts is the median over the rounds of the ratio within a round. Results
@@ -8,7 +8,6 @@ other packages as contestants; they use the same functions.
 
 from __future__ import annotations
 
-import argparse
 import datetime
 import importlib.metadata
 import json
@@ -38,13 +37,13 @@ __all__ = [
     "Measurement",
     "derivatives",
     "environment",
-    "main",
     "measure",
     "ours",
     "print_table",
     "save",
     "threads",
     "time_interleaved",
+    "typical",
 ]
 
 Run = Callable[[], Any]
@@ -310,6 +309,16 @@ def save(path: str | Path, rows: Sequence[Measurement], **extra: Any) -> None:
     Path(path).write_text(json.dumps(content, indent=1) + "\n")
 
 
+def typical(row: Measurement) -> tuple[float, float]:
+    """Seconds per call and ratio to the first contestant: CPU time of one thread, wall of more.
+
+    CPU time does not count what neighbours on the machine do; with threads, wall is the point.
+    """
+    if row.threads == 1:
+        return row.cpu_s, row.ratio_cpu
+    return row.wall_s, row.ratio_wall
+
+
 def print_table(rows: Sequence[Measurement], title: str = "") -> None:
     """Print the rows; times are per item (µs), ratios against the first contestant."""
     from rich.console import Console
@@ -321,9 +330,7 @@ def print_table(rows: Sequence[Measurement], title: str = "") -> None:
     for name in ("µs per item", "ms per call", "ratio", "error"):
         table.add_column(name, justify="right")
     for row in rows:
-        # CPU time does not count what neighbours on the machine do; with threads, wall is the point
-        seconds = row.cpu_s if row.threads == 1 else row.wall_s
-        ratio = row.ratio_cpu if row.threads == 1 else row.ratio_wall
+        seconds, ratio = typical(row)
         table.add_row(
             row.workload,
             row.quantity,
@@ -336,75 +343,3 @@ def print_table(rows: Sequence[Measurement], title: str = "") -> None:
             "" if row.error is None else f"{row.error:.0e}",
         )
     Console(width=None if sys.stdout.isatty() else 140).print(table)
-
-
-def _shipped_batch(n_structures: int, dtype: torch.dtype) -> Batch:
-    """Structures of the data set that the package carries."""
-    import numpy as np
-
-    from pymlp.data import claisen_path
-    from pymlp.structures import Batch
-
-    with np.load(claisen_path()) as data:
-        coordinates = torch.as_tensor(data["coordinates"][:n_structures])
-        numbers = torch.as_tensor(data["numbers"]).to(torch.int64)
-    return Batch.from_arrays(numbers, coordinates.to(dtype))
-
-
-def _slopes_agree(runs: dict[str, Run], batch: Batch, cotangents: Tensor, tangents: Tensor) -> None:
-    """g·(J u), by the double backward and by Jᵀg, are one number."""
-    forward = float((runs["train"]() * cotangents).double().sum())
-    reverse = float((runs["grad"]() * tangents).double().sum())
-    limit = 1e-3 if batch.positions.dtype == torch.float32 else 1e-9
-    assert abs(forward - reverse) <= limit * abs(reverse), (
-        f"J u and J^T g disagree: {forward} and {reverse}; run `pymlp doctor`"
-    )
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Time the descriptors on the shipped Claisen structures; ``pymlp benchmark``.
-
-    Returns the exit status; other packages are compared by ``python -m benchmarks.features``.
-    """
-    parser = argparse.ArgumentParser(prog="pymlp benchmark", description=main.__doc__)
-    parser.add_argument("--structures", type=int, default=256)
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--out", help="also write the result as JSON to this file")
-    options = parser.parse_args(arguments)
-    if options.structures < 1 or options.rounds < 1:
-        parser.error("--structures and --rounds must be at least 1")
-    from pymlp.descriptors import ANI, BehlerParrinello
-
-    rows: list[Measurement] = []
-    elements = ["H", "C", "O"]
-    for title, make in (("ANI-1x", ANI.ani1x), ("BP, paper's set", BehlerParrinello.paper)):
-        for dtype in (torch.float32, torch.float64):
-            descriptor = make(elements)
-            for n_threads in sorted({1, min(2, os.cpu_count() or 1)}):
-                # one molecule has nothing to share between threads
-                for count in sorted(
-                    {1, options.structures} if n_threads == 1 else {options.structures}
-                ):
-                    batch = _shipped_batch(count, dtype)
-                    generator = torch.Generator().manual_seed(0)
-                    shape = (len(batch.numbers), descriptor.n_features)
-                    g = torch.randn(shape, generator=generator, dtype=dtype)
-                    u = torch.randn(batch.positions.shape, generator=generator, dtype=dtype)
-                    runs = ours(descriptor, batch, g, u)
-                    _slopes_agree(runs, batch, g, u)
-                    rows += measure(
-                        f"{title}, {len(batch)} structures",
-                        [Contestant("pymlp", runs)],
-                        items=len(batch),
-                        dtype=str(dtype).removeprefix("torch."),
-                        n_threads=n_threads,
-                        rounds=options.rounds,
-                    )
-    print_table(rows, f"pymlp {importlib.metadata.version('pymlp')}, {_cpu_name()}")
-    if options.out:
-        save(options.out, rows)
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import gpu_static, report, training
+from benchmarks import gpu_static, training
 from benchmarks.workloads import claisen
 
 
@@ -68,31 +68,3 @@ def test_kernels_are_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     tool.write_text("#!/bin/sh\n")
     with pytest.raises(SystemExit):
         gpu_static.main(["--cuobjdump", str(tool)])
-
-
-def test_pictures_show_peers_and_sizes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    rows = [
-        {
-            "workload": f"ANI-1x, water {n}",
-            "quantity": "fwd",
-            "dtype": "float32",
-            "threads": 1,
-            "contestant": name,
-            "cpu_s": n * 1e-6,
-            "ratio_cpu": ratio,
-        }
-        for n in (999, 9999)
-        for name, ratio in (("pymlp", 1.0), ("peer", 20.0))
-    ]
-    file = tmp_path / "rows.json"
-    file.write_text(json.dumps({"rows": [*rows, rows[-1] | {"threads": 2}]}))
-    assert len(report.read([file])) == 4
-    assert report.draw_ratios(rows, tmp_path / "a.png") == 2
-    assert report.draw_scaling(rows, tmp_path / "b.png") == 2
-    assert report.draw_scaling(rows[:2], tmp_path / "none.png") == 0
-    assert report.main([str(file), "--out", str(tmp_path / "out")]) == 0
-    written = {path.name for path in (tmp_path / "out").iterdir()}
-    assert written == {"ratios.png", "scaling.png"}
-    file.write_text(json.dumps({"rows": []}))
-    assert report.main([str(file), "--out", str(tmp_path)]) == 0
-    assert "nothing to draw for ratios.png" in capsys.readouterr().out

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from pymlp import Batch, benchmarking, neighbor_list
+from pymlp import Batch, benchmark_command, benchmarking, neighbor_list
 from pymlp.benchmarking import Contestant, derivatives, measure, ours, time_interleaved
 from pymlp.descriptors import ANI, BehlerParrinello
 from tests.neighbourhoods import molecule
@@ -77,7 +77,7 @@ def test_both_paths_compute_the_same(family: str, kept: bool) -> None:
 def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "new" / "result.json"
     arguments = ["--structures", "3", "--rounds", "1", "--out", str(out)]
-    assert benchmarking.main(arguments) == 0
+    assert benchmark_command.main(arguments) == 0
     assert "ANI-1x, 3 structures" in capsys.readouterr().out
     content = json.loads(out.read_text())
     assert {"machine", "commit", "packages", "build"} <= set(content["environment"])
@@ -87,7 +87,7 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert all(row["wall_s"] > 0 for row in rows)
 
 
-@pytest.mark.parametrize("arguments", [["--structures", "0"], ["--rounds", "-1"]])
+@pytest.mark.parametrize("arguments", [["--structures", "0"], ["--rounds", "-1"], ["--quick"]])
 def test_command_refuses(arguments: list[str]) -> None:
     with pytest.raises(SystemExit):
-        benchmarking.main(arguments)
+        benchmark_command.main(arguments)

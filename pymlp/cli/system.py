@@ -44,10 +44,10 @@ def doctor(
 
 
 def benchmark(context: typer.Context) -> None:
-    """Time the descriptors on this machine (arguments: pymlp benchmark --help)."""
-    from pymlp import benchmarking
+    """Time the descriptors on this machine, --report FOLDER: beside peers (see its --help)."""
+    from pymlp import benchmark_command
 
-    raise typer.Exit(benchmarking.main(context.args) or 0)
+    raise typer.Exit(benchmark_command.main(context.args))
 
 
 def demo(

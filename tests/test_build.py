@@ -65,8 +65,9 @@ def test_wheel_installs_where_only_torch_is(wheel: Path, tmp_path: Path) -> None
     assert result.returncode == 0, result.stdout
     python = environment / "bin" / "python"
     pip = [sys.executable, "-m", "pip", "--python", str(python), "install", "--no-deps"]
-    result = run([*pip, "--no-index", str(wheel)])
+    result = run([*pip, "--no-index", "--force-reinstall", str(wheel)])
     assert result.returncode == 0, result.stdout
+    assert "Successfully installed pymlp" in result.stdout, result.stdout
     # torch and the other dependencies, without this environment's own pymlp: a .pth file adds the
     # folder to the path and does not read the .pth files in it
     (site,) = environment.glob("lib/python*/site-packages")

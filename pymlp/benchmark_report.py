@@ -61,6 +61,7 @@ def draw_ratios(rows: Sequence[Measurement], path: str | Path) -> int:
     labels = [f"{row.workload}, {row.quantity}, {row.dtype}: {row.contestant}" for row in peers]
     axes.set_yticks(places, labels, fontsize=8)
     axes.axvline(1, color="black", lw=0.8)
+    axes.set_ylim(-0.7, len(peers) - 0.3)
     limits = min(0.7, 0.8 * min(ratios)), 2.5 * max(ratios)
     axes.set(xscale="log", xlim=limits, xlabel="time of the peer / time of pymlp")
     axes.spines[["top", "right"]].set_visible(False)

@@ -56,9 +56,10 @@ EXPECTED: dict[str, dict[str, tuple[float, float]]] = {
         "force RMSE, validation": (0, 20),
     },
     "5": {
-        "barrier, GFN2-xTB": (19.7, 19.9),
-        "barrier, B3LYP/6-31G*": (33.5, 33.8),
-        "reaction energy, B3LYP/6-31G*": (-17.9, -17.6),
+        "barrier, GFN2-xTB, GFN2 path": (19.7, 19.9),
+        "barrier, B3LYP/6-31G*, GFN2 path": (33.5, 33.8),
+        "barrier, B3LYP/6-31G*, its own minima and saddle point": (27.3, 27.5),
+        "reaction energy, B3LYP/6-31G*, GFN2 path": (-17.9, -17.6),
         "structures": (800, 800),
         "spread of the differences": (6, 7.5),
         "net force": (0, 1e-10),

@@ -9,6 +9,7 @@
 #include <limits>
 #include <new>
 
+#include "allocation.h"
 #include "cell_grid.h"
 #include "checks.h"
 #include "cpu/dispatch.h"

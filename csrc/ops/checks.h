@@ -7,14 +7,9 @@
 #include <torch/csrc/stable/tensor.h>
 #include <torch/headeronly/core/ScalarType.h>
 
-#if defined(__linux__)
-#include <sys/mman.h>
-#endif
-
 #include <cstdint>
 #include <initializer_list>
 #include <iomanip>
-#include <optional>
 #include <sstream>
 #include <stdexcept>
 #include <string>
@@ -126,40 +121,6 @@ inline void check_structures(const int64_t* offsets, int64_t structures, int64_t
   bool ascending = offsets[0] == 0 && offsets[structures] == atoms;
   for (int64_t b = 0; b < structures; ++b) ascending = ascending && offsets[b] <= offsets[b + 1];
   require(ascending, "structure_offsets: expected to ascend from 0 to A = ", atoms);
-}
-
-// Asks for large pages behind a large output on the CPU: 240 MB are written in 23 instead of 88 ms,
-// most of which went into one page fault for every 4 KB.
-inline void use_large_pages(const Tensor& tensor) {
-#if defined(__linux__)
-  constexpr size_t kWorthwhile = 4 << 20, kPage = 4096;
-  const size_t bytes = static_cast<size_t>(tensor.numel()) * tensor.element_size();
-  if (bytes < kWorthwhile || !tensor.is_cpu()) return;
-  const auto begin = reinterpret_cast<uintptr_t>(tensor.const_data_ptr());
-  const uintptr_t first = (begin + kPage - 1) / kPage * kPage;
-  // Advice: where it is not taken, nothing is lost.
-  madvise(reinterpret_cast<void*>(first), (begin + bytes - first) / kPage * kPage, MADV_HUGEPAGE);
-#endif
-}
-
-// An uninitialised tensor of the device of `like`, and of its dtype where none is given.
-inline Tensor allocate(const Tensor& like, const char* name, std::initializer_list<int64_t> shape,
-                       std::optional<ScalarType> dtype = std::nullopt) {
-  try {
-    const Tensor result = torch::stable::new_empty(like, shape, dtype);
-    use_large_pages(result);
-    return result;
-  } catch (const std::exception&) {
-    std::ostringstream message;
-    double gigabytes = static_cast<double>(like.element_size()) * 1e-9;
-    message << name << ": no memory for an output of shape [";
-    for (const int64_t& size : shape) {
-      message << (&size == shape.begin() ? "" : ", ") << size;
-      gigabytes *= static_cast<double>(size);
-    }
-    message << "], " << gigabytes << " GB; use smaller batches";
-    throw std::runtime_error(message.str());
-  }
 }
 
 }  // namespace pymlp

@@ -92,9 +92,9 @@ class TableTraining {
     const Tensor tangents =
         checked(grad_grad_environment, "grad_grad_environment", {a.n_pairs(), 4},
                 "[P, 4], as environment", a.environment, "environment");
-    const Tensor features = torch::stable::new_empty(a.environment, {a.n_centers(), a.size()});
+    const Tensor features = allocate(a.environment, "features", {a.n_centers(), a.size()});
     const Tensor second =
-        torch::stable::new_empty(a.environment, {with_environment ? a.n_pairs() : 0, 4});
+        allocate(a.environment, "environment", {with_environment ? a.n_pairs() : 0, 4});
     const Tensor out = torch::stable::empty_like(a.table);
     with_dtype(out, [&]<class T>(T) {
       auto pass = a.template pass<T>();
@@ -118,8 +118,7 @@ class TableTraining {
   template <class T>
   static void run(const Arguments& a, TablePass<T> pass, Pass kind, const Tensor& grad_table) {
     const int64_t parts = kind == Pass::double_backward ? 8 : 4;
-    const Tensor moments =
-        torch::stable::new_empty(a.environment, {a.n_centers(), parts, pass.stride});
+    const Tensor moments = allocate(a.environment, "moments", {a.n_centers(), parts, pass.stride});
     pass.grad_moments = moments.template mutable_data_ptr<T>();
     Cpu::run(pass, kind, a.n_pairs(), a.table.size(0), grad_table);
 

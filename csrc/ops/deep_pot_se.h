@@ -10,6 +10,7 @@
 #include <tuple>
 
 #include "../loops/deep_pot_se.h"
+#include "allocation.h"
 #include "checks.h"
 
 namespace pymlp {
@@ -45,7 +46,7 @@ class EnvironmentOps {
   static Tensor forward(Tensor displacements, double switch_start, double cutoff,
                         int64_t switch_function) {
     const Arguments a = prepare(displacements, switch_start, cutoff, switch_function);
-    const Tensor rows = torch::stable::new_empty(a.displacements, {a.n_pairs(), 4});
+    const Tensor rows = allocate(a.displacements, "environment", {a.n_pairs(), 4});
     with_dtype(rows, [&]<class T>(T) {
       auto pass = a.template pass<T>();
       pass.rows = rows.template mutable_data_ptr<T>();
@@ -58,7 +59,7 @@ class EnvironmentOps {
                          double cutoff, int64_t switch_function) {
     const Arguments a = prepare(displacements, switch_start, cutoff, switch_function);
     const Tensor grad = a.gradient(grad_output);
-    const Tensor out = torch::stable::new_empty(a.displacements, {a.n_pairs(), 3});
+    const Tensor out = allocate(a.displacements, "grad_displacements", {a.n_pairs(), 3});
     with_dtype(out, [&]<class T>(T) {
       auto pass = a.template pass<T>();
       pass.grad_rows = grad.template const_data_ptr<T>();
@@ -72,7 +73,7 @@ class EnvironmentOps {
                     int64_t switch_function) {
     const Arguments a = prepare(displacements, switch_start, cutoff, switch_function);
     const Tensor tangent = a.tangents(tangents, "tangents");
-    const Tensor rows = torch::stable::new_empty(a.displacements, {a.n_pairs(), 4});
+    const Tensor rows = allocate(a.displacements, "environment", {a.n_pairs(), 4});
     with_dtype(rows, [&]<class T>(T) {
       auto pass = a.template pass<T>();
       pass.tangents = tangent.template const_data_ptr<T>();
@@ -89,8 +90,8 @@ class EnvironmentOps {
     const Arguments a = prepare(displacements, switch_start, cutoff, switch_function);
     const Tensor tangent = a.tangents(grad_grad_displacements, "grad_grad_displacements");
     const Tensor grad = a.gradient(grad_output);
-    const Tensor rows = torch::stable::new_empty(a.displacements, {a.n_pairs(), 4});
-    const Tensor out = torch::stable::new_empty(a.displacements, {a.n_pairs(), 3});
+    const Tensor rows = allocate(a.displacements, "environment", {a.n_pairs(), 4});
+    const Tensor out = allocate(a.displacements, "grad_displacements", {a.n_pairs(), 3});
     with_dtype(out, [&]<class T>(T) {
       auto pass = a.template pass<T>();
       pass.tangents = tangent.template const_data_ptr<T>();
@@ -105,7 +106,7 @@ class EnvironmentOps {
   static Tensor jacobian(Tensor displacements, double switch_start, double cutoff,
                          int64_t switch_function) {
     const Arguments a = prepare(displacements, switch_start, cutoff, switch_function);
-    const Tensor out = torch::stable::new_empty(a.displacements, {a.n_pairs(), 4, 3});
+    const Tensor out = allocate(a.displacements, "jacobian", {a.n_pairs(), 4, 3});
     with_dtype(out, [&]<class T>(T) {
       auto pass = a.template pass<T>();
       pass.jacobian = out.template mutable_data_ptr<T>();
@@ -159,7 +160,7 @@ class ContractionOps {
   static Tensor forward(Tensor embedding, Tensor environment, Tensor pair_offsets, Tensor pair_rows,
                         int64_t n_axis) {
     const Arguments a = prepare(embedding, environment, pair_offsets, pair_rows, n_axis);
-    const Tensor out = torch::stable::new_empty(a.embedding, {a.n_centers(), a.size()});
+    const Tensor out = allocate(a.embedding, "features", {a.n_centers(), a.size()});
     with_dtype(out, [&]<class T>(T) {
       auto pass = a.template pass<T>();
       pass.features = out.template mutable_data_ptr<T>();
@@ -173,8 +174,8 @@ class ContractionOps {
                                              Tensor pair_rows, int64_t n_axis) {
     const Arguments a = prepare(embedding, environment, pair_offsets, pair_rows, n_axis);
     const Tensor grad = a.gradient(grad_output);
-    const Tensor functions = torch::stable::new_empty(a.embedding, {a.n_pairs(), a.n_functions()});
-    const Tensor numbers = torch::stable::new_empty(a.embedding, {a.n_pairs(), 4});
+    const Tensor functions = allocate(a.embedding, "embedding", {a.n_pairs(), a.n_functions()});
+    const Tensor numbers = allocate(a.embedding, "environment", {a.n_pairs(), 4});
     with_dtype(grad, [&]<class T>(T) {
       auto pass = a.template pass<T>();
       pass.grad_features = grad.template const_data_ptr<T>();
@@ -197,9 +198,9 @@ class ContractionOps {
                 "[P, M], as embedding", a.embedding, "embedding");
     const Tensor along_numbers = checked(grad_grad_environment, "grad_grad_environment",
                                          {a.n_pairs(), 4}, "[P, 4]", a.embedding, "embedding");
-    const Tensor out = torch::stable::new_empty(a.embedding, {a.n_centers(), a.size()});
-    const Tensor functions = torch::stable::new_empty(a.embedding, {a.n_pairs(), a.n_functions()});
-    const Tensor numbers = torch::stable::new_empty(a.embedding, {a.n_pairs(), 4});
+    const Tensor out = allocate(a.embedding, "features", {a.n_centers(), a.size()});
+    const Tensor functions = allocate(a.embedding, "embedding", {a.n_pairs(), a.n_functions()});
+    const Tensor numbers = allocate(a.embedding, "environment", {a.n_pairs(), 4});
     with_dtype(out, [&]<class T>(T) {
       auto pass = a.template pass<T>();
       pass.grad_features = grad.template const_data_ptr<T>();
@@ -266,7 +267,7 @@ class TableOps {
                         double first, double width, int64_t n_functions, int64_t n_axis) {
     const Arguments a =
         prepare(environment, pair_offsets, pair_kinds, table, first, width, n_functions, n_axis);
-    const Tensor out = torch::stable::new_empty(a.environment, {a.n_centers(), a.size()});
+    const Tensor out = allocate(a.environment, "features", {a.n_centers(), a.size()});
     with_dtype(out, [&]<class T>(T) {
       auto pass = a.template pass<T>();
       pass.features = out.template mutable_data_ptr<T>();
@@ -282,7 +283,7 @@ class TableOps {
         prepare(environment, pair_offsets, pair_kinds, table, first, width, n_functions, n_axis);
     const Tensor grad = checked(grad_output, "grad_output", {a.n_centers(), a.size()},
                                 "[A, n_functions * n_axis]", a.environment, "environment");
-    const Tensor out = torch::stable::new_empty(a.environment, {a.n_pairs(), 4});
+    const Tensor out = allocate(a.environment, "grad_environment", {a.n_pairs(), 4});
     with_dtype(out, [&]<class T>(T) {
       auto pass = a.template pass<T>();
       pass.grad_features = grad.template const_data_ptr<T>();

@@ -75,7 +75,7 @@ struct Arguments {
     return checked(grad, "grad_output", {n_centers(), size()}, "[A, M * n_axis]", environment,
                    "environment");
   }
-  Tensor features() const { return torch::stable::new_empty(environment, {n_centers(), size()}); }
+  Tensor features() const { return allocate(environment, "features", {n_centers(), size()}); }
 };
 
 Arguments prepare(const Tensor& environment, const Tensor& pair_offsets, const Tensor& pair_kinds,
@@ -210,7 +210,7 @@ Tensor backward(Tensor grad_output, Tensor environment, Tensor pair_offsets, Ten
   const Arguments a =
       prepare(environment, pair_offsets, pair_kinds, parameters, standards, widths, n_axis);
   const Tensor grad = a.gradient(grad_output);
-  const Tensor out = torch::stable::new_empty(a.environment, {a.n_pairs(), 4});
+  const Tensor out = allocate(a.environment, "grad_environment", {a.n_pairs(), 4});
   with_dtype(out, [&]<class T>(T) {
     Prepared<T> prepared(a);
     prepared.pass.grad_features = grad.template const_data_ptr<T>();
@@ -246,7 +246,7 @@ std::tuple<Tensor, Tensor, Tensor> double_backward(Tensor grad_grad_environment,
                                   "[P, 4], as environment", a.environment, "environment");
   const Tensor features = a.features();
   const Tensor second =
-      torch::stable::new_empty(a.environment, {with_environment ? a.n_pairs() : 0, 4});
+      allocate(a.environment, "environment", {with_environment ? a.n_pairs() : 0, 4});
   const Tensor out = torch::stable::empty_like(a.parameters);
   with_dtype(out, [&]<class T>(T) {
     Prepared<T> prepared(a);

@@ -3,6 +3,7 @@
 #include <memory>
 #include <vector>
 
+#include "allocation.h"
 #include "checks.h"
 #include "cpu/dispatch.h"
 

@@ -3,6 +3,7 @@
 #include <atomic>
 #include <cmath>
 
+#include "allocation.h"
 #include "checks.h"
 
 namespace pymlp {

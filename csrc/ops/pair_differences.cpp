@@ -4,6 +4,7 @@
 // pairs).
 #include <algorithm>
 
+#include "allocation.h"
 #include "checks.h"
 
 namespace pymlp {

@@ -10,6 +10,7 @@
 #pragma once
 
 #include "../loops/neighborhood.h"
+#include "allocation.h"
 #include "checks.h"
 
 namespace pymlp {

@@ -202,7 +202,7 @@ def forces_from_pairs(pair_gradients: Tensor, neighbor_list: NeighborList) -> Te
         neighbor_list: the neighbour list of those neighbor_list.
 
     Returns:
-        [A, 3] eV/Å; differentiable, and the same bits every time on a CPU.
+        [A, 3] eV/Å; differentiable, and the same bits every time.
     """
     return -pair_ops.pair_differences_backward(
         pair_gradients, neighbor_list.pair_offsets, neighbor_list.neighbors

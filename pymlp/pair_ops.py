@@ -12,7 +12,8 @@ lengths in Å, indices int64.
 
 Raises:
     ValueError: for shapes, dtypes, devices, index values or numbers that do not fit; the message
-        names the argument.
+        names the argument. On CUDA index values are not looked at, which would stall the stream:
+        pairs of an atom that there is not give NaN.
     TypeError: for positions that are neither float32 nor float64.
 """
 
@@ -70,26 +71,16 @@ def _register_pair_differences() -> None:
     def fake_backward(grad_output: Tensor, pair_offsets: Tensor, neighbors: Tensor) -> Tensor:
         return grad_output.new_empty((pair_offsets.shape[0] - 1, 3))
 
-    def cuda_forward(positions: Tensor, pair_offsets: Tensor, neighbors: Tensor) -> Tensor:
-        centers = centers_of(pair_offsets, len(neighbors))
-        return positions.index_select(0, neighbors) - positions.index_select(0, centers)
-
-    def cuda_backward(grad_output: Tensor, pair_offsets: Tensor, neighbors: Tensor) -> Tensor:
-        sums = grad_output.new_zeros(len(pair_offsets) - 1, 3)
-        sums.index_add_(0, neighbors, grad_output)
-        return sums.index_add_(0, centers_of(pair_offsets, len(neighbors)), grad_output, alpha=-1)
-
-    for name, derivative, fake, cuda in (
-        ("pair_differences", forward_vjp, fake_forward, cuda_forward),
-        ("pair_differences_backward", backward_vjp, fake_backward, cuda_backward),
+    for name, derivative, fake in (
+        ("pair_differences", forward_vjp, fake_forward),
+        ("pair_differences_backward", backward_vjp, fake_backward),
     ):
         ops._register_autograd(name, derivative)
         torch.library.register_fake(f"pymlp::{name}", fake)
-        ops._library.impl(name, cuda, "CUDA")
 
 
 def _register_image_differences() -> None:
-    gather, scatter = (ops._overload(f"pair_differences{kind}") for kind in ("", "_backward"))
+    scatter = ops._overload("pair_differences_backward")
 
     def vjp(ctx: Any, grad: Tensor) -> Any:
         _, cell, owner, offsets, neighbors, shifts = ops._inputs(ctx)
@@ -104,21 +95,6 @@ def _register_image_differences() -> None:
                 by_cell = torch.zeros_like(cell).index_add(0, index, outer)
         return ops._with_none(ctx, by_position, by_cell)
 
-    def cuda(
-        positions: Tensor,
-        cell: Tensor,
-        structure_index: Tensor,
-        pair_offsets: Tensor,
-        neighbors: Tensor,
-        shifts: Tensor,
-    ) -> Tensor:
-        d = gather(positions, pair_offsets, neighbors)
-        s = shifts.to(positions.dtype)
-        if len(cell) == 1:
-            return d.addmm_(s, cell[0])
-        index = structure_index.index_select(0, centers_of(pair_offsets, len(neighbors)))
-        return d + torch.bmm(s[:, None, :], cell.index_select(0, index))[:, 0]
-
     ops._register_autograd("image_differences", vjp)
     torch.library.register_fake(
         "pymlp::image_differences",
@@ -126,7 +102,6 @@ def _register_image_differences() -> None:
             (neighbors.shape[0], 3)
         ),
     )
-    ops._library.impl("image_differences", cuda, "CUDA")
 
 
 torch.library.register_fake("pymlp::all_pairs", _fake_all_pairs)
@@ -134,7 +109,12 @@ torch.library.register_fake("pymlp::cell_list", _fake_cell_list)
 _register_pair_differences()
 _register_image_differences()
 
-OP_NAMES = ("all_pairs",)
+OP_NAMES = (
+    "all_pairs",
+    "pair_differences",
+    "pair_differences_backward",
+    "image_differences",
+)
 """Names of the ops that need kernels of this library on every device."""
 
 for _name in OP_NAMES:
@@ -250,7 +230,9 @@ def pair_differences_backward(
 ) -> Tensor:
     """Return dE/dr [A, 3] from dE/dd [P, 3]; differentiable any number of times.
 
-    The same bits on any number of CPU threads. Not on CUDA, where torch adds with atomics.
+    The same bits every time, on any number of CPU threads. On CUDA fast for lists that hold every
+    pair in both directions, rows in ascending order, as :mod:`pymlp.neighbors` makes them; right
+    for all. Nothing waits for the host there: a CUDA graph may hold this.
 
     Args:
         grad_output: [P, 3], float32 or float64.

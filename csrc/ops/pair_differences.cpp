@@ -5,22 +5,12 @@
 #include <algorithm>
 
 #include "allocation.h"
-#include "checks.h"
+#include "pair_checks.h"
 
 namespace pymlp {
 namespace {
 
 constexpr int64_t kAtomsPerThread = 4096;
-
-void check_pairs(const Tensor& values, const Tensor& pair_offsets, const Tensor& neighbors,
-                 int64_t atoms) {
-  require_shape(pair_offsets, "pair_offsets", {atoms + 1}, "[A + 1]");
-  require_shape(neighbors, "neighbors", {-1}, "[P]");
-  for (const auto& [tensor, name] :
-       {std::pair{pair_offsets, "pair_offsets"}, {neighbors, "neighbors"}}) {
-    require_index(tensor, name, values, "the values");
-  }
-}
 
 // After this every index may be used to address memory.
 void check_indices(const int64_t* offsets, const int64_t* neighbors, int64_t atoms, int64_t pairs) {
@@ -35,20 +25,9 @@ void check_indices(const int64_t* offsets, const int64_t* neighbors, int64_t ato
           "neighbors: expected values in 0 ... A - 1 = ", atoms - 1);
 }
 
-template <class Body>
-void as_float_or_double(const Tensor& tensor, Body body) {
-  if (tensor.scalar_type() == ScalarType::Float) {
-    body(float{});
-  } else {
-    body(double{});
-  }
-}
-
 Tensor pair_differences(Tensor positions, Tensor pair_offsets, Tensor neighbors) {
-  require_float(positions, "positions");
-  require_shape(positions, "positions", {-1, 3}, "[A, 3]");
+  check_pair_differences(positions, pair_offsets, neighbors);
   const int64_t atoms = positions.size(0);
-  check_pairs(positions, pair_offsets, neighbors, atoms);
   positions = torch::stable::contiguous(positions);
   pair_offsets = torch::stable::contiguous(pair_offsets);
   neighbors = torch::stable::contiguous(neighbors);
@@ -75,18 +54,8 @@ Tensor pair_differences(Tensor positions, Tensor pair_offsets, Tensor neighbors)
 // converting the shifts and multiplying them by the cell take 0.6.
 Tensor image_differences(Tensor positions, Tensor cell, Tensor structure_index, Tensor pair_offsets,
                          Tensor neighbors, Tensor shifts) {
-  require_float(positions, "positions");
-  require_shape(positions, "positions", {-1, 3}, "[A, 3]");
-  const int64_t atoms = positions.size(0), pairs = neighbors.dim() == 1 ? neighbors.size(0) : -1;
-  check_pairs(positions, pair_offsets, neighbors, atoms);
-  require_shape(cell, "cell", {-1, 3, 3}, "[B, 3, 3]");
-  require_like(cell, "cell", positions, "positions");
-  const int64_t structures = cell.size(0);
-  require_index(structure_index, "structure_index", positions, "positions");
-  require_shape(structure_index, "structure_index", {structures == 1 ? -1 : atoms}, "[A]");
-  require_shape(shifts, "shifts", {pairs, 3}, "[P, 3]");
-  require(shifts.scalar_type() == ScalarType::Int, "shifts: expected dtype int32");
-  require_device(shifts, "shifts", positions, "positions");
+  check_image_differences(positions, cell, structure_index, pair_offsets, neighbors, shifts);
+  const int64_t atoms = positions.size(0), pairs = neighbors.size(0), structures = cell.size(0);
   positions = torch::stable::contiguous(positions);
   cell = torch::stable::contiguous(cell);
   structure_index = torch::stable::contiguous(structure_index);
@@ -125,13 +94,8 @@ Tensor image_differences(Tensor positions, Tensor cell, Tensor structure_index, 
 }
 
 Tensor pair_differences_backward(Tensor grad_output, Tensor pair_offsets, Tensor neighbors) {
-  require_float(grad_output, "grad_output");
-  require_shape(grad_output, "grad_output", {-1, 3}, "[P, 3]");
-  require_shape(neighbors, "neighbors", {grad_output.size(0)}, "[P], P rows of grad_output");
-  require_shape(pair_offsets, "pair_offsets", {-1}, "[A + 1]");
-  require(pair_offsets.size(0) > 0, "pair_offsets: expected A + 1 >= 1 elements, got none");
+  check_pair_gradients(grad_output, pair_offsets, neighbors);
   const int64_t atoms = pair_offsets.size(0) - 1, pairs = grad_output.size(0);
-  check_pairs(grad_output, pair_offsets, neighbors, atoms);
   grad_output = torch::stable::contiguous(grad_output);
   pair_offsets = torch::stable::contiguous(pair_offsets);
   neighbors = torch::stable::contiguous(neighbors);

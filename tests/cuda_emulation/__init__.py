@@ -140,3 +140,31 @@ def all_pairs(
     first, lists = np.split(values, [n_atoms + 1])
     centers, neighbors = np.split(lists, 2)
     return torch.from_numpy(first), torch.from_numpy(centers), torch.from_numpy(neighbors)
+
+
+def differences(
+    program: Path,
+    folder: Path,
+    seed: int,
+    positions: Tensor,
+    cells: Tensor,
+    structure_index: Tensor,
+    pairs: tuple[Tensor, Tensor, Tensor],
+    values: Tensor,
+) -> tuple[Tensor, Tensor, Tensor, bool]:
+    """``pair_differences``, ``image_differences`` and ``pair_differences_backward``.
+
+    ``pairs`` are offsets, neighbours and shifts; the last result says whether the list needed the
+    kernel that serves any list.
+    """
+    offsets, neighbors, shifts = pairs
+    n_atoms, n_pairs = positions.shape[0], neighbors.numel()
+    sizes = [positions.element_size(), n_atoms, n_pairs, cells.shape[0]]
+    index = structure_index[: 0 if cells.shape[0] == 1 else n_atoms]
+    items = [*sizes, offsets, neighbors, positions, cells, index, shifts, values]
+    written = _call(program, folder, seed, "differences", items)
+    dtype = np.float32 if positions.dtype == torch.float32 else np.float64
+    numbers = torch.from_numpy(np.frombuffer(written[:-8], dtype=dtype).copy())
+    parts = numbers.split([3 * n_pairs, 3 * n_pairs, 3 * n_atoms])
+    plain, moved, sums = (part.reshape(-1, 3) for part in parts)
+    return plain, moved, sums, bool(np.frombuffer(written[-8:], dtype=np.int64)[0])

@@ -1,5 +1,5 @@
-// emulation SEED WHAT INPUT OUTPUT    what: ani, behler_parrinello, pairs, environment,
-//                                     contraction, table; layouts: tests/test_cuda_*.py
+// emulation SEED WHAT INPUT OUTPUT    what: ani, behler_parrinello, pairs, differences,
+//                                     environment, contraction, table; see tests/test_cuda_*.py
 // emulation SEED fault NAME           a kernel with that mistake
 #include <cstring>
 
@@ -22,6 +22,8 @@ int main(int n, char** arguments) {
   const bool single = in.value<int64_t>() == 4;
   if (what == "pairs") {
     single ? pymlp::run_pairs<float>(in, out) : pymlp::run_pairs<double>(in, out);
+  } else if (what == "differences") {
+    single ? pymlp::run_differences<float>(in, out) : pymlp::run_differences<double>(in, out);
   } else if (ani || what == "behler_parrinello") {
     single ? pymlp::run_symmetry<float>(ani, in, out) : pymlp::run_symmetry<double>(ani, in, out);
   } else if (what == "environment") {

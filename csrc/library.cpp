@@ -78,7 +78,7 @@ STABLE_TORCH_LIBRARY(pymlp, m) {
   }
 
   m.def(
-      "all_pairs(Tensor positions, Tensor structure_offsets, float cutoff) -> "
+      "all_pairs(Tensor positions, Tensor structure_offsets, float cutoff, int? n_pairs=None) -> "
       "(Tensor pair_offsets, Tensor centers, Tensor neighbors)");
   m.def(
       "cell_list(Tensor positions, Tensor structure_offsets, Tensor cell, Tensor pbc, float "

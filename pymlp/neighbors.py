@@ -87,6 +87,11 @@ def neighbor_list(batch: Batch, cutoff: float) -> NeighborList:
     Batches of isolated small structures go through ``torch.ops.pymlp.all_pairs`` and stay on their
     device; others go through ``torch.ops.pymlp.cell_list`` on the CPU.
 
+    On CUDA the host waits for the number of pairs and looks whether atoms coincide. It does neither
+    while a CUDA graph is captured, in which isolated structures have all their pairs listed; nor
+    does it wait for the number where the cutoff is infinite, and such a list is kept with the batch
+    (and with copies of it that have other positions).
+
     Args:
         batch: structures, any mixture of isolated and periodic ones.
         cutoff: Å, above zero. Infinity lists every pair, for isolated structures only; such a
@@ -103,9 +108,20 @@ def neighbor_list(batch: Batch, cutoff: float) -> NeighborList:
     if math.isinf(cutoff) and periodic:
         raise ValueError("cutoff must be finite for periodic structures, got infinity")
     positions = batch.positions.detach()
-    if not periodic and (math.isinf(cutoff) or max(batch.lengths, default=0) <= ALL_PAIRS_ATOMS):
-        offsets, _, neighbors = pair_ops.all_pairs(positions, batch.structure_offsets, cutoff)
-        result = NeighborList(offsets, neighbors, None, cutoff)
+    small = max(batch.lengths, default=0) <= ALL_PAIRS_ATOMS
+    if _is_captured(positions):
+        if periodic or not (small or math.isinf(cutoff)):
+            raise ValueError(
+                "neighbour lists of periodic or large structures cannot be made while a CUDA graph "
+                "is captured: make one before and pass it on"
+            )
+        return _every_pair(batch)
+    if not periodic and (small or math.isinf(cutoff)):
+        if math.isinf(cutoff) and positions.device.type != "cpu":
+            result = _every_pair(batch)
+        else:
+            offsets, _, neighbors = pair_ops.all_pairs(positions, batch.structure_offsets, cutoff)
+            result = NeighborList(offsets, neighbors, None, cutoff)
         if positions.device.type != "cpu":  # there the op looks at this itself
             _check_geometry(batch, result)
         return result
@@ -119,6 +135,26 @@ def neighbor_list(batch: Batch, cutoff: float) -> NeighborList:
     return NeighborList(offsets, neighbors, shifts if periodic else None, cutoff).to(
         positions.device
     )
+
+
+def _is_captured(positions: Tensor) -> bool:
+    return positions.is_cuda and torch.cuda.is_current_stream_capturing()
+
+
+def _every_pair(batch: Batch) -> NeighborList:
+    """List all pairs of isolated structures; the host, which knows how many, does not wait."""
+    if "every pair" in batch._topology:
+        kept: NeighborList = batch._topology["every pair"]
+        return kept
+    n_pairs = sum(n * (n - 1) for n in batch.lengths)
+    offsets, _, neighbors = pair_ops.all_pairs(
+        batch.positions.detach(), batch.structure_offsets, math.inf, n_pairs
+    )
+    result = NeighborList(offsets, neighbors, None, math.inf)
+    # What is made while a graph is captured belongs to the graph, and has no values before it runs.
+    if not _is_captured(batch.positions):
+        batch._topology["every pair"] = result
+    return result
 
 
 def _check_geometry(batch: Batch, pairs: NeighborList) -> None:

@@ -28,9 +28,9 @@ from pymlp import ops
 
 
 def _fake_all_pairs(
-    positions: Tensor, structure_offsets: Tensor, cutoff: float
+    positions: Tensor, structure_offsets: Tensor, cutoff: float, n_pairs: int | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    pairs = torch.library.get_ctx().new_dynamic_size()
+    pairs = torch.library.get_ctx().new_dynamic_size() if n_pairs is None else n_pairs
     return (
         structure_offsets.new_empty((positions.shape[0] + 1,)),
         structure_offsets.new_empty((pairs,)),
@@ -123,7 +123,7 @@ for _name in OP_NAMES:
 
 
 def all_pairs(
-    positions: Tensor, structure_offsets: Tensor, cutoff: float
+    positions: Tensor, structure_offsets: Tensor, cutoff: float, n_pairs: int | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return the full neighbour list of isolated structures.
 
@@ -131,6 +131,8 @@ def all_pairs(
         positions: [A, 3] Å, float32 or float64.
         structure_offsets: [B+1] int64, first atom of every structure.
         cutoff: Å; infinity gives all pairs, a topology that depends on the offsets alone.
+        n_pairs: P, where the caller knows it. On CUDA, where only cutoff = inf allows that, nothing
+            then waits for the host, the offsets are trusted, and a CUDA graph may hold the call.
 
     Returns:
         pair_offsets [A+1], centers [P], neighbors [P], int64; by centre, then by neighbour.
@@ -141,7 +143,7 @@ def all_pairs(
     """
     ops._check_float("positions", positions)
     result: tuple[Tensor, Tensor, Tensor] = torch.ops.pymlp.all_pairs.default(
-        positions, structure_offsets, cutoff
+        positions, structure_offsets, cutoff, n_pairs
     )
     return result
 

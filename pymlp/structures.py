@@ -421,11 +421,11 @@ class Batch:
         """
         if dtype not in (None, torch.float32, torch.float64):
             raise TypeError(f"dtype must be torch.float32 or torch.float64, got {dtype}")
-        target = self.positions.device if device is None else torch.device(device)
-        kind = self.positions.dtype if dtype is None else dtype
-        if target == self.positions.device and kind == self.positions.dtype:
+        target = torch.device(device or self.positions.device)
+        kind = dtype or self.positions.dtype
+        if (target, kind) == (self.positions.device, self.positions.dtype):
             return self
-        moved = target != self.positions.device
+        known = {"periodic": self.periodic, "lengths": self.lengths}  # to the host, without asking
         return self._derived(
             positions=self.positions.to(target, kind),
             numbers=self.numbers.to(target),
@@ -434,7 +434,7 @@ class Batch:
             pbc=self.pbc.to(target),
             energies=None if self.energies is None else self.energies.to(target),
             forces=None if self.forces is None else self.forces.to(target, kind),
-            _topology={} if moved else self._topology,
+            _topology=known if target != self.positions.device else self._topology,
         )
 
     @overload

@@ -202,6 +202,19 @@ def test_all_pairs(sizes: list[int], dtype: torch.dtype, sanitized: Path, tmp_pa
                 assert torch.equal(a, b), f"{name} at cutoff {cutoff}"
 
 
+def test_no_pair_is_written_beyond_those_that_were_promised(
+    sanitized: Path, tmp_path: Path
+) -> None:
+    """Where the caller says how many there are, the kernels cannot trust it."""
+    positions, offsets = probe((9, 3), 3, torch.float32), torch.tensor([0, 4, 9])
+    expected = pair_ops.all_pairs(positions, offsets, math.inf, 4 * 3 + 5 * 4)
+    for n_pairs in (32, 19):
+        found = emulation.all_pairs(sanitized, tmp_path, 1, positions, offsets, math.inf, n_pairs)
+        assert torch.equal(found[0], expected[0])
+        for a, b in zip(found[1:], expected[1:], strict=True):
+            assert torch.equal(a, b[:n_pairs])
+
+
 def test_layouts(plain: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Nothing in shared memory overlaps, for any sizes; what fits and what does not is known."""
     done = emulation.run(plain, 0, "layout", "all")

@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from pymlp import pair_ops
+from pymlp import Batch, neighbor_list, pair_ops
+from pymlp.descriptors import ANI
 from tests.test_cuda_pairs import LISTS, molecules, probe
 
 BOTH = pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["f32", "f64"])
@@ -81,6 +82,38 @@ def test_captured_in_a_graph(dtype: torch.dtype) -> None:
         positions.mul_(1.3)
         graph.replay()
         assert torch.equal(captured, step())
+
+
+def test_features_of_a_known_topology_are_captured() -> None:
+    """The list is made in the graph too; its number of pairs is known on the host."""
+    batch = Batch.from_arrays(["H", "C", "O", "H"], 3 * probe((7, 4, 3), 5)).to("cuda")
+    descriptor = ANI.ani1x(["H", "C", "O"]).cuda()
+    descriptor.batch_types(batch)  # looks for unknown elements, once for each batch
+    positions = batch.positions.clone()
+
+    def step() -> Tensor:
+        return descriptor(batch.with_positions(positions))
+
+    expected = step()  # with its own cutoff
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        captured = step()
+    graph.replay()
+    torch.testing.assert_close(captured, expected, rtol=1e-12, atol=1e-12)
+    positions.mul_(1.1)
+    graph.replay()
+    torch.testing.assert_close(captured, step(), rtol=1e-12, atol=1e-12)
+    known = neighbor_list(batch, math.inf)
+    assert neighbor_list(batch.with_positions(positions), math.inf) is known
+    assert torch.equal(known.neighbors.cpu(), neighbor_list(batch.to("cpu"), math.inf).neighbors)
+
+
+def test_numbers_of_pairs_only_where_they_are_known() -> None:
+    positions, offsets = torch.rand(9, 3).cuda(), torch.tensor([0, 4, 9]).cuda()
+    for cutoff, n_pairs in ((2.0, 32), (math.inf, -1)):
+        with pytest.raises(ValueError, match="n_pairs: expected none, or for cutoff = inf"):
+            pair_ops.all_pairs(positions, offsets, cutoff, n_pairs)
 
 
 def test_wrong_arguments_are_refused() -> None:

@@ -2,6 +2,7 @@
 // against every other of its structure. For molecules; cell_list serves periodic and large systems.
 #include <atomic>
 #include <cmath>
+#include <optional>
 
 #include "allocation.h"
 #include "checks.h"
@@ -45,7 +46,7 @@ void refuse_structure(const T* positions, const int64_t* offsets, int64_t struct
 }
 
 std::tuple<Tensor, Tensor, Tensor> all_pairs(Tensor positions, Tensor structure_offsets,
-                                             double cutoff) {
+                                             double cutoff, std::optional<int64_t> n_pairs) {
   check_pair_search(positions, structure_offsets, cutoff);
   positions = torch::stable::contiguous(positions);
   structure_offsets = torch::stable::contiguous(structure_offsets);
@@ -81,6 +82,8 @@ std::tuple<Tensor, Tensor, Tensor> all_pairs(Tensor positions, Tensor structure_
         });
     if (refused < structures) refuse_structure(r, offsets, refused);
     for (int64_t i = 0; i < atoms; ++i) first[i + 1] += first[i];
+    require(n_pairs.value_or(first[atoms]) == first[atoms], "n_pairs: expected P = ", first[atoms],
+            " or none, got ", n_pairs.value_or(0));
     centers = allocate(structure_offsets, "centers", {first[atoms]});
     neighbors = allocate(structure_offsets, "neighbors", {first[atoms]});
     int64_t* center = centers.mutable_data_ptr<int64_t>();

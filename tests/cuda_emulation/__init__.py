@@ -131,11 +131,19 @@ def symmetry(
 
 
 def all_pairs(
-    program: Path, folder: Path, seed: int, positions: Tensor, offsets: Tensor, cutoff: float
+    program: Path,
+    folder: Path,
+    seed: int,
+    positions: Tensor,
+    offsets: Tensor,
+    cutoff: float,
+    n_pairs: int | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The op of that name, by the emulated kernels."""
     n_atoms, n_structures = positions.shape[0], offsets.numel() - 1
-    items = [positions.element_size(), n_atoms, n_structures, float(cutoff), positions, offsets]
+    known = -1 if n_pairs is None else n_pairs
+    sizes = [positions.element_size(), n_atoms, n_structures, known]
+    items = [*sizes, float(cutoff), positions, offsets]
     values = np.frombuffer(_call(program, folder, seed, "pairs", items), dtype=np.int64).copy()
     first, lists = np.split(values, [n_atoms + 1])
     centers, neighbors = np.split(lists, 2)

@@ -74,15 +74,17 @@ __global__ void __launch_bounds__(4 * kWarp, 8) count_pairs(PairSearch<T> search
   if (lane_index() == 0) counts[center + 1] = n;
 }
 
-// centers [P] and neighbors [P], sorted by centre, then neighbour.
+// centers [P] and neighbors [P], sorted by centre, then neighbour; n_pairs is P, beyond which
+// nothing is written.
 template <class T>
 __global__ void __launch_bounds__(4 * kWarp, 8)
-    fill_pairs(PairSearch<T> search, const int64_t* pair_offsets, int64_t* centers,
+    fill_pairs(PairSearch<T> search, const int64_t* pair_offsets, int64_t n_pairs, int64_t* centers,
                int64_t* neighbors) {
   const int64_t center = int64_t(blockIdx.x) * 4 + warp_index();
   if (center >= search.n_atoms) return;
   const int64_t begin = pair_offsets[center];
   for_each_neighbor(search, center, [&](int64_t neighbor, int64_t at) {
+    if (begin + at >= n_pairs) return;
     centers[begin + at] = center;
     neighbors[begin + at] = neighbor;
   });
@@ -101,10 +103,10 @@ cudaError_t count_pairs(const PairSearch<T>& search, int64_t* counts, cudaStream
 }
 
 template <class T>
-cudaError_t fill_pairs(const PairSearch<T>& search, const int64_t* pair_offsets, int64_t* centers,
-                       int64_t* neighbors, cudaStream_t stream) {
+cudaError_t fill_pairs(const PairSearch<T>& search, const int64_t* pair_offsets, int64_t n_pairs,
+                       int64_t* centers, int64_t* neighbors, cudaStream_t stream) {
   return launch(&fill_pairs<T>, pair_search_shape(search.n_atoms), stream, search, pair_offsets,
-                centers, neighbors);
+                n_pairs, centers, neighbors);
 }
 
 }  // namespace pymlp::cuda

@@ -2,6 +2,8 @@
 // times columns is added up before it is stored. All matrices are in the first or second cache.
 #pragma once
 
+#include <type_traits>
+
 #include "../../numbers/lanes.h"
 
 namespace pymlp::inline PYMLP_SIMD {
@@ -42,39 +44,39 @@ PYMLP_INLINE void add_product_tile(LeftFactor<T> a, const T* b, int64_t b_stride
   }
 }
 
-template <int rows, class T>
-PYMLP_INLINE void add_product_rows(LeftFactor<T> a, const T* b, int64_t b_stride, int64_t depth,
-                                   T* c, int64_t c_stride, int64_t columns) {
-  constexpr int kLanes = Lanes<T>::count;
-  constexpr int kWide = kRegisters >= 32 ? 4 : 2;
-  int64_t j = 0;
-  for (; j + kWide * kLanes <= columns; j += kWide * kLanes) {
-    add_product_tile<rows, kWide>(a, b + j, b_stride, depth, c + j, c_stride);
-  }
-  if constexpr (kWide > 2) {
-    if (j + 2 * kLanes <= columns) {
-      add_product_tile<rows, 2>(a, b + j, b_stride, depth, c + j, c_stride);
-      j += 2 * kLanes;
+// Calls body with n, 1 ... most, as a constant; with none for n = 0.
+template <int most, class Body>
+PYMLP_INLINE void with_constant(int64_t n, Body body) {
+  if constexpr (most > 0) {
+    if (n == most) {
+      body(std::integral_constant<int, most>());
+    } else {
+      with_constant<most - 1>(n, body);
     }
   }
-  if (j < columns) add_product_tile<rows, 1>(a, b + j, b_stride, depth, c + j, c_stride);
 }
 
 // C [n, columns] += A [n, depth] B [depth, columns]; columns is a multiple of the lanes.
 template <class T>
 void add_product(LeftFactor<T> a, int64_t n, const T* b, int64_t b_stride, int64_t depth, T* c,
                  int64_t c_stride, int64_t columns) {
-  int64_t r = 0;
-  const auto from = [&](int64_t row) {
-    return LeftFactor<T>{a.data + row * a.row, a.row, a.depth};
+  constexpr int kLanes = Lanes<T>::count;
+  constexpr int kRows = 6, kWide = kRegisters >= 32 ? 4 : 2;
+  const auto rows = [&]<int count>(std::integral_constant<int, count>, int64_t r) {
+    const LeftFactor<T> from{a.data + r * a.row, a.row, a.depth};
+    T* to = c + r * c_stride;
+    int64_t j = 0;
+    for (; j + kWide * kLanes <= columns; j += kWide * kLanes) {
+      add_product_tile<count, kWide>(from, b + j, b_stride, depth, to + j, c_stride);
+    }
+    with_constant<kWide - 1>(
+        (columns - j) / kLanes, [&]<int left>(std::integral_constant<int, left>) {
+          add_product_tile<count, left>(from, b + j, b_stride, depth, to + j, c_stride);
+        });
   };
-  for (; r + 6 <= n; r += 6) {
-    add_product_rows<6>(from(r), b, b_stride, depth, c + r * c_stride, c_stride, columns);
-  }
-  for (; r + 2 <= n; r += 2) {
-    add_product_rows<2>(from(r), b, b_stride, depth, c + r * c_stride, c_stride, columns);
-  }
-  if (r < n) add_product_rows<1>(from(r), b, b_stride, depth, c + r * c_stride, c_stride, columns);
+  int64_t r = 0;
+  for (; r + kRows <= n; r += kRows) rows(std::integral_constant<int, kRows>(), r);
+  with_constant<kRows - 1>(n - r, [&](auto left) { rows(left, r); });
 }
 
 }  // namespace pymlp::inline PYMLP_SIMD

@@ -6,67 +6,10 @@
 #include <algorithm>
 
 #include "../../formulas/activation.h"
-#include "../../numbers/lanes.h"
 #include "../element_networks.h"
+#include "dense.h"
 
 namespace pymlp::inline PYMLP_SIMD {
-
-// y [rows][columns] = bias + x [rows][n_in] w [n_in][width], for `columns` registers.
-template <int rows, int columns, class W>
-PYMLP_INLINE void multiply_block(const W* x, int64_t x_stride, int64_t n_in, const W* w,
-                                 int64_t width, const W* bias, W* y, int64_t y_stride) {
-  using L = Lanes<W>;
-  L sum[rows][columns];
-#pragma GCC unroll 2
-  for (int c = 0; c < columns; ++c) {
-    const L start = bias == nullptr ? L(W(0)) : L::load(bias + c * L::count);
-#pragma GCC unroll 6
-    for (int r = 0; r < rows; ++r) sum[r][c] = start;
-  }
-  for (int64_t k = 0; k < n_in; ++k) {
-    L row[columns];
-#pragma GCC unroll 2
-    for (int c = 0; c < columns; ++c) row[c] = L::load(w + k * width + c * L::count);
-#pragma GCC unroll 6
-    for (int r = 0; r < rows; ++r) {
-      const L factor = x[r * x_stride + k];
-#pragma GCC unroll 2
-      for (int c = 0; c < columns; ++c) sum[r][c] = sum[r][c] + factor * row[c];
-    }
-  }
-#pragma GCC unroll 6
-  for (int r = 0; r < rows; ++r) {
-#pragma GCC unroll 2
-    for (int c = 0; c < columns; ++c) sum[r][c].store(y + r * y_stride + c * L::count);
-  }
-}
-
-template <int rows, class W>
-void multiply_rows(const W* x, int64_t x_stride, int64_t n_in, const W* w, int64_t width,
-                   const W* bias, W* y, int64_t y_stride) {
-  constexpr int64_t one = Lanes<W>::count, two = 2 * one;
-  int64_t c = 0;
-  for (; c + two <= width; c += two) {
-    multiply_block<rows, 2>(x, x_stride, n_in, w + c, width, bias ? bias + c : nullptr, y + c,
-                            y_stride);
-  }
-  for (; c < width; c += one) {
-    multiply_block<rows, 1>(x, x_stride, n_in, w + c, width, bias ? bias + c : nullptr, y + c,
-                            y_stride);
-  }
-}
-
-template <class W>
-void multiply(int64_t rows, const W* x, int64_t x_stride, int64_t n_in, const W* w, int64_t width,
-              const W* bias, W* y, int64_t y_stride) {
-  const auto run = rows == 6   ? multiply_rows<6, W>
-                   : rows == 5 ? multiply_rows<5, W>
-                   : rows == 4 ? multiply_rows<4, W>
-                   : rows == 3 ? multiply_rows<3, W>
-                   : rows == 2 ? multiply_rows<2, W>
-                               : multiply_rows<1, W>;
-  run(x, x_stride, n_in, w, width, bias, y, y_stride);
-}
 
 // Scratch numbers that a tile needs: standardised features, values and slopes of all layers, and
 // two gradients.
@@ -109,7 +52,8 @@ void network_of_tile(const NetworkPass<T, W>& pass, int64_t network, const Netwo
     W* y = free;
     W* slope = y + kTileRows * width;
     free = slope + kTileRows * width;
-    multiply(rows, x, stride, n_in, weights, width, bias, y, width);
+    for (int64_t r = 0; r < rows; ++r) std::copy(bias, bias + width, y + r * width);
+    add_product({x, stride, 1}, rows, weights, width, n_in, y, width, width);
     for (int64_t c = 0; c < rows * width; c += L::count) {
       const auto a = activation(L::load(y + c), static_cast<Activation>(shape.activation));
       a.value.store(y + c);
@@ -117,8 +61,8 @@ void network_of_tile(const NetworkPass<T, W>& pass, int64_t network, const Netwo
     }
     const int copies = shape.copies_of_input(l);
     for (int64_t r = 0; r < rows; ++r) {
-      for (int64_t c = 0; c < copies * n_in; ++c) {
-        y[r * width + c] += x[r * stride + (c < n_in ? c : c - n_in)];
+      for (int i = 0; i < copies; ++i) {
+        for (int64_t c = 0; c < n_in; ++c) y[r * width + i * n_in + c] += x[r * stride + c];
       }
     }
     transposed[l] = bias + width;
@@ -149,19 +93,21 @@ void network_of_tile(const NetworkPass<T, W>& pass, int64_t network, const Netwo
   for (int l = shape.n_hidden - 1; l >= 0; --l) {
     const int64_t n_in = shape.widths[l], n_out = shape.widths[l + 1];
     const int64_t width = padded(n_out), below = padded(n_in);
-    // What passes by the activation has to be kept before the product.
     W* product = slopes[l];
     for (int64_t c = 0; c < rows * width; c += L::count) {
       (L::load(gradient + c) * L::load(product + c)).store(product + c);
     }
-    multiply(rows, product, width, n_out, transposed[l], below, static_cast<const W*>(nullptr),
-             other, below);
+    // What passes by the activation, and what goes through it.
     const int copies = shape.copies_of_input(l);
     for (int64_t r = 0; r < rows; ++r) {
-      for (int64_t c = 0; c < copies * n_in; ++c) {
-        other[r * below + (c < n_in ? c : c - n_in)] += gradient[r * width + c];
+      W* to = other + r * below;
+      const W* from = gradient + r * width;
+      std::fill(to, to + below, W(0));
+      for (int i = 0; i < copies; ++i) {
+        for (int64_t c = 0; c < n_in; ++c) to[c] += from[i * n_in + c];
       }
     }
+    add_product({product, width, 1}, rows, transposed[l], below, n_out, other, below, below);
     std::swap(gradient, other);
   }
   for (int64_t r = 0; r < rows; ++r) {

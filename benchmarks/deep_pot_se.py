@@ -97,7 +97,7 @@ class Ours:
             if quantity.endswith("fwd"):
                 return made.features(self.d, self.list, self.types)
             _, pull = made.features_and_pull(self.d, self.list, self.types)
-            return pull(self.g)
+            return pull(self.g[None])[0]
 
 
 class PlainTorch:

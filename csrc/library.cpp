@@ -88,6 +88,10 @@ STABLE_TORCH_LIBRARY(pymlp, m) {
       "element_networks(Tensor features, Tensor types, Tensor order, Tensor weights, "
       "Tensor scalers, Tensor energy_scales, Tensor widths, int activation, bool residual, "
       "bool with_slopes) -> (Tensor energies, Tensor slopes)");
+  m.def(
+      "committee_statistics(Tensor energies, Tensor structure_offsets, Tensor? pair_gradients, "
+      "Tensor pair_offsets, Tensor neighbors) -> (Tensor energy, Tensor energy_std, "
+      "Tensor atomic_energies, Tensor forces, Tensor forces_std)");
   m.def("pair_differences(Tensor positions, Tensor pair_offsets, Tensor neighbors) -> Tensor");
   m.def(
       "image_differences(Tensor positions, Tensor cell, Tensor structure_index, Tensor "

@@ -96,15 +96,6 @@ def packed(networks: Sequence[ElementNetworks]) -> Tensor:
     return torch.stack(members)
 
 
-def _tensors(network: ElementNetworks) -> list[Tensor]:
-    found = (
-        *network.weights._parameters.values(),
-        *network.biases._parameters.values(),
-        *network._buffers.values(),
-    )
-    return [tensor for tensor in found if tensor is not None]
-
-
 class FusedNetworks:
     """Networks that take the same features, computed together where the op can.
 
@@ -122,7 +113,8 @@ class FusedNetworks:
         self._alike = first.activation in ACTIVATIONS and all(
             network.to_config() == first.to_config() for network in self.networks
         )
-        self._made_of: list[tuple[int, int]] = []
+        self._modules = [m for n in self.networks for m in (n, n.weights, n.biases)]
+        self._made_of: list[int] = []
         self._weights = torch.zeros(0)
         self._scalers: dict[torch.dtype, Tensor] = {}
         self._energy_scales = torch.zeros(0)
@@ -135,7 +127,7 @@ class FusedNetworks:
         types: Tensor,
         groups: ElementGroups | None = None,
         slopes: bool = True,
-    ) -> tuple[Tensor, list[Tensor]]:
+    ) -> tuple[Tensor, Tensor | None]:
         """Return energies and dE/dG of every network.
 
         Args:
@@ -145,14 +137,14 @@ class FusedNetworks:
             slopes: ``False`` leaves dE/dG out.
 
         Returns:
-            Energies [M, A] eV, float64, and M slopes [A, F] in the features' precision, or none.
+            Energies [M, A] eV, float64, and slopes [M, A, F] in the features' precision
+            or ``None``.
         """
         if torch.compiler.is_compiling() or not self._alike or not features.is_cpu:
             return self._one_by_one(features, types, groups, slopes)
         if groups is None:
             groups = group_by_element(types, len(self.networks[0].elements))
-        tensors = [tensor for network in self.networks for tensor in _tensors(network)]
-        state = [(tensor.data_ptr(), tensor._version) for tensor in tensors]
+        state = self._state()
         if state != self._made_of:
             if len({network.dtype for network in self.networks}) > 1:
                 return self._one_by_one(features, types, groups, slopes)
@@ -174,7 +166,16 @@ class FusedNetworks:
             first.residual,
             slopes,
         )
-        return energies, list(found.unbind(0)) if slopes else []
+        return energies, found if slopes else None
+
+    def _state(self) -> list[int]:
+        """Address and version of all weights and scalers: another where one has changed."""
+        state: list[int] = []
+        for module in self._modules:  # the dictionaries, since nn.Module takes longer to ask
+            for tensor in (*module._parameters.values(), *module._buffers.values()):
+                if tensor is not None:
+                    state += (tensor.data_ptr(), tensor._version)
+        return state
 
     def _prepare(self) -> None:
         self._weights = packed(self.networks)
@@ -193,8 +194,7 @@ class FusedNetworks:
 
     def _one_by_one(
         self, features: Tensor, types: Tensor, groups: ElementGroups | None, slopes: bool
-    ) -> tuple[Tensor, list[Tensor]]:
+    ) -> tuple[Tensor, Tensor | None]:
         found = [n.energies_and_slopes(features, types, groups, slopes) for n in self.networks]
-        return torch.stack([energies for energies, _ in found]), [
-            slope for _, slope in found if slope is not None
-        ]
+        by_feature = [slope for _, slope in found if slope is not None]
+        return torch.stack([e for e, _ in found]), torch.stack(by_feature) if slopes else None

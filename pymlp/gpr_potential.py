@@ -96,6 +96,7 @@ class GaussianProcessPotential(Potential):
         neighbor_list: NeighborList | None = None,
         dtype: torch.dtype | None = None,
         extrapolation: bool = False,
+        spread: bool = True,
         uncertainty: bool | None = None,
     ) -> Prediction:
         """Predict energies, forces and stress (eqs 20, 22, 26, 28), and their deviations.
@@ -107,6 +108,7 @@ class GaussianProcessPotential(Potential):
             neighbor_list: of this batch, at least as long as the cutoff; made here if ``None``.
             dtype: precision of features and products; the batch's own if ``None``.
             extrapolation: not known to a Gaussian process, whose standard deviation says it.
+            spread: whether deviations of the forces are wanted beside those of the energies.
             uncertainty: overrides the potential's own setting.
 
         Returns:
@@ -149,7 +151,7 @@ class GaussianProcessPotential(Potential):
             energy = atomic.new_zeros(len(batch)).index_add(0, index, atomic)
             deviations = None
             if self.uncertainty if uncertainty is None else uncertainty:
-                deviations = self._deviations(batch, forces)
+                deviations = self._deviations(batch, forces and spread)
         return Prediction(
             energy=energy,
             forces=force,

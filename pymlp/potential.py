@@ -6,7 +6,6 @@ import contextlib
 import importlib
 import platform
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,36 +18,13 @@ from pymlp.devices import chosen_device
 from pymlp.fused_networks import FusedNetworks
 from pymlp.neighbors import NeighborList
 from pymlp.networks import ElementGroups, ElementNetworks, group_by_element
+from pymlp.prediction import Prediction, committee_statistics
 from pymlp.structures import Batch
 
 __all__ = ["Potential", "Prediction", "load"]
 
 #: Models of other kinds than descriptor and networks: what reads them, imported when one comes.
 OTHER_KINDS = {"Gaussian process": "pymlp.gpr_potential:GaussianProcessPotential"}
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """What a potential says about B structures with A atoms; nothing carries a graph.
-
-    Attributes:
-        energy: [B] eV, float64.
-        forces: [A, 3] eV/Å, or ``None`` if not asked for.
-        stress: [B, 3, 3] eV/Å^3 (sign as in ASE), or ``None``.
-        atomic_energies: [A] eV, float64; they add up to ``energy``.
-        energy_std: [B] eV, standard deviation over the committee; ``None`` for one network.
-        forces_std: [A, 3] eV/Å, likewise.
-        extrapolation: [A] share of an atom's features outside the range seen in training, or
-            ``None`` if not asked for.
-    """
-
-    energy: Tensor
-    forces: Tensor | None
-    stress: Tensor | None
-    atomic_energies: Tensor
-    energy_std: Tensor | None
-    forces_std: Tensor | None
-    extrapolation: Tensor | None = None
 
 
 class Potential(nn.Module):
@@ -158,6 +134,7 @@ class Potential(nn.Module):
         neighbor_list: NeighborList | None = None,
         dtype: torch.dtype | None = None,
         extrapolation: bool = False,
+        spread: bool = True,
     ) -> Prediction:
         """Predict energies, forces and stress.
 
@@ -169,6 +146,8 @@ class Potential(nn.Module):
             neighbor_list: of this batch, at least as long as the cutoff; made here if ``None``.
             dtype: precision of positions and features; the batch's own if ``None``.
             extrapolation: whether to compare features with the range seen in training.
+            spread: whether a committee's ``forces_std`` is wanted, for which the features are
+                differentiated once for each network and not once for their mean.
 
         Returns:
             The mean over the committee; its standard deviation (n - 1) where there are several
@@ -190,29 +169,29 @@ class Potential(nn.Module):
             if neighbor_list is None:
                 neighbor_list = neighbors.neighbor_list(batch, self.cutoff)
             d = neighbors.displacements(batch.positions, neighbor_list, batch.cell, index)
-            gradients = forces or with_stress
             every, pulls, features = self.evaluate(
-                d, neighbor_list, types, groups, gradients=gradients
+                d,
+                neighbor_list,
+                types,
+                groups,
+                gradients=forces or with_stress,
+                spread=forces and spread,
             )
-            several = len(every) > 1
-            totals = every.new_zeros(len(every), len(batch)).index_add(1, index, every)
+            energy, energy_std, atomic, force, force_std = committee_statistics(
+                every, batch, pulls if forces else None, neighbor_list
+            )
             outside = self._outside(features, types) if extrapolation else None
-            force, force_std, tensor = None, None, None
-            if gradients:
-                if forces and several:
-                    own = [neighbors.forces_from_pairs(p, neighbor_list) for p in pulls]
-                    force_std, force = torch.std_mean(torch.stack(own), dim=0)
-                elif forces:
-                    force = neighbors.forces_from_pairs(pulls[0], neighbor_list)
-                if with_stress:
-                    pull = torch.stack(pulls).mean(dim=0) if several else pulls[0]
-                    tensor = neighbors.stress_from_pairs(pull, d, neighbor_list, batch.cell, index)
+            tensor = None
+            if with_stress:
+                assert pulls is not None
+                pull = pulls.mean(dim=0) if len(pulls) > 1 else pulls[0]
+                tensor = neighbors.stress_from_pairs(pull, d, neighbor_list, batch.cell, index)
         return Prediction(
-            energy=totals.mean(dim=0) if several else totals[0],
+            energy=energy,
             forces=force,
             stress=tensor,
-            atomic_energies=every.mean(dim=0) if several else every[0],
-            energy_std=totals.std(dim=0) if several else None,
+            atomic_energies=atomic,
+            energy_std=energy_std,
             forces_std=force_std,
             extrapolation=outside,
         )
@@ -235,7 +214,8 @@ class Potential(nn.Module):
         groups: ElementGroups | None = None,
         *,
         gradients: bool = True,
-    ) -> tuple[Tensor, list[Tensor], Tensor]:
+        spread: bool = True,
+    ) -> tuple[Tensor, Tensor | None, Tensor]:
         """Return what all predictions are made of; no control flow depends on the data.
 
         For ``torch.compile(fullgraph=True)`` and CUDA graphs: with displacements and forces from
@@ -247,10 +227,12 @@ class Potential(nn.Module):
             types: [A] int64.
             groups: the atoms sorted by element, from :func:`pymlp.networks.group_by_element`.
             gradients: whether dE/d(displacements) is wanted.
+            spread: whether that of each network, or of their mean alone.
 
         Returns:
-            Atomic energies [n_networks, A] eV, dE/dd [P, 3] eV/Å of each network (an empty list
-            if not wanted), and the features [A, F] (of the first network's descriptor).
+            Atomic energies [M, A] eV of M networks, dE/dd [M, P, 3] eV/Å of each ([1, P, 3] of
+            their mean without ``spread``; ``None`` if not wanted), and the features [A, F] (of the
+            first network's descriptor).
         """
         atomic: list[Tensor] = []
         pulls: list[Tensor] = []
@@ -263,9 +245,16 @@ class Potential(nn.Module):
             first = features if first is None else first
             energies, slopes = networks.energies_and_slopes(features, types, groups, gradients)
             atomic.append(energies)
-            pulls += [pull(slope) for slope in slopes]
+            if slopes is not None:
+                mean = len(slopes) > 1 and not spread
+                pulls.append(pull(slopes.mean(dim=0, keepdim=True) if mean else slopes))
         assert first is not None
-        return atomic[0] if len(atomic) == 1 else torch.cat(atomic), pulls, first
+        if len(atomic) == 1:
+            return atomic[0], pulls[0] if gradients else None, first
+        by_pair = torch.cat(pulls) if gradients else None
+        if by_pair is not None and not spread:
+            by_pair = by_pair.mean(dim=0, keepdim=True)
+        return torch.cat(atomic), by_pair, first
 
     def _parts(self) -> list[tuple[Descriptor, FusedNetworks]]:
         """Each descriptor with the networks that take its features."""

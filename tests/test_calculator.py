@@ -98,6 +98,11 @@ def test_committee_uncertainty_is_among_the_results() -> None:
     single.calc = Calculator(potential())
     single.get_potential_energy()
     assert "energy_std" not in single.calc.results
+    mean = atoms.copy()
+    mean.calc = Calculator(atoms.calc.potential, spread=False)
+    np.testing.assert_allclose(mean.get_forces(), atoms.get_forces(), atol=1e-13)
+    assert "energy_std" in mean.calc.results
+    assert "forces_std" not in mean.calc.results
 
 
 def test_a_model_folder_and_single_precision(tmp_path: Path) -> None:

@@ -154,7 +154,9 @@ PYTHON_LAYERS: dict[str, set[str]] = {
     "gaussian_process on structures": {"covariances", "gaussian_process", "model_files"}
     | DESCRIPTORS,
     "model_files": {"atomic_files"},
+    "prediction": {"neighbors"} | DATA,
     "potential": {
+        "prediction",
         "devices",
         "io",
         "networks",

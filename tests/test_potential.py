@@ -248,8 +248,8 @@ def test_energy_and_forces_compile_into_one_graph() -> None:
             positions: torch.Tensor, groups: Any = given_groups
         ) -> tuple[torch.Tensor, torch.Tensor]:
             d = pymlp.displacements(positions, pairs)
-            energies, (pull,), _ = model.evaluate(d, pairs, types, groups)
-            return energies[0], pymlp.neighbors.forces_from_pairs(pull, pairs)
+            energies, pulls, _ = model.evaluate(d, pairs, types, groups)
+            return energies[0], pymlp.neighbors.forces_from_pairs(pulls[0], pairs)
 
         compiled = torch.compile(energy_and_forces, fullgraph=True, backend="aot_eager")
         energies, forces = compiled(batch.positions)

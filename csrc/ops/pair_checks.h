@@ -2,8 +2,10 @@
 // values are looked at on the CPU alone.
 #pragma once
 
+#include <algorithm>
 #include <utility>
 
+#include "../loops/pair_gradients.h"
 #include "checks.h"
 
 namespace pymlp {
@@ -47,6 +49,25 @@ inline void check_pair_gradients(const Tensor& grad_output, const Tensor& pair_o
   require_shape(pair_offsets, "pair_offsets", {-1}, "[A + 1]");
   require(pair_offsets.size(0) > 0, "pair_offsets: expected A + 1 >= 1 elements, got none");
   check_pairs(grad_output, pair_offsets, neighbors, pair_offsets.size(0) - 1);
+}
+
+// After this every index may be used to address memory; for tensors on the CPU.
+inline PairTopology checked_topology(const Tensor& pair_offsets, const Tensor& neighbors) {
+  const PairTopology pairs{pair_offsets.size(0) - 1, neighbors.size(0),
+                           pair_offsets.const_data_ptr<int64_t>(),
+                           neighbors.const_data_ptr<int64_t>()};
+  bool ascending = pairs.first[0] == 0 && pairs.first[pairs.atoms] == pairs.pairs;
+  for (int64_t i = 0; i < pairs.atoms; ++i) {
+    ascending = ascending && pairs.first[i] <= pairs.first[i + 1];
+  }
+  require(ascending, "pair_offsets: expected to ascend from 0 to P = ", pairs.pairs);
+  uint64_t largest = 0;  // a negative index is a huge unsigned one
+  for (int64_t p = 0; p < pairs.pairs; ++p) {
+    largest = std::max(largest, static_cast<uint64_t>(pairs.other[p]));
+  }
+  require(pairs.pairs == 0 || largest < static_cast<uint64_t>(pairs.atoms),
+          "neighbors: expected values in 0 ... A - 1 = ", pairs.atoms - 1);
+  return pairs;
 }
 
 // Runs body(T()) for the tensor's dtype.

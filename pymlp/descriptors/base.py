@@ -215,13 +215,16 @@ class Descriptor(nn.Module):
     def features_and_pull(
         self, displacements: Tensor, neighbor_list: NeighborList, types: Tensor
     ) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
-        """Return features [A, F] and, as a function of dE/dG [A, F], what :meth:`vjp` gives.
+        """Return features [A, F] and, as a function of dE/dG [M, A, F], dE/dd [M, P, 3].
 
-        For prediction: a descriptor may keep what both need. Without a graph.
+        For prediction: a descriptor may keep what both need, and what the M networks of a
+        committee share. Without a graph.
         """
 
         def pull(grad_features: Tensor) -> Tensor:
-            return self.vjp(grad_features, displacements, neighbor_list, types)
+            return each_of(
+                lambda own: self.vjp(own, displacements, neighbor_list, types), grad_features
+            )
 
         return self.features(displacements, neighbor_list, types), pull
 
@@ -356,6 +359,13 @@ class Descriptor(nn.Module):
     def extra_repr(self) -> str:
         """Say what the descriptor sees, in one line."""
         return f"{' '.join(self.elements)}, cutoff={self.cutoff:g} Å, {self.n_features} features"
+
+
+def each_of(function: Callable[[Tensor], Tensor], tensors: Tensor) -> Tensor:
+    """Return the results for each tensor of a stack, as a stack."""
+    if len(tensors) == 1:
+        return function(tensors[0])[None]
+    return torch.stack([function(own) for own in tensors.unbind(0)])
 
 
 def check_elements(elements: Sequence[str]) -> tuple[str, ...]:

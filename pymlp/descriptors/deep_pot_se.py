@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from pymlp import deep_pot_ops as ops
-from pymlp.descriptors.base import Descriptor
+from pymlp.descriptors.base import Descriptor, each_of
 from pymlp.descriptors.deep_pot_functions import (
     FusedFunctions,
     Interpolation,
@@ -263,7 +263,8 @@ class DeepPotSE(Descriptor):
         Differentiable in g, the weights and the displacements where gradients are recorded.
         """
         if not torch.is_grad_enabled():
-            return self.features_and_pull(displacements, neighbor_list, types)[1](grad_features)
+            pull = self.features_and_pull(displacements, neighbor_list, types)[1]
+            return pull(grad_features[None])[0]
         geometry = self.geometry(displacements, neighbor_list, types)
         if not geometry.requires_grad:
             geometry = geometry.requires_grad_()
@@ -286,8 +287,11 @@ class DeepPotSE(Descriptor):
 
         @torch.no_grad()
         def pull(grad_features: Tensor) -> Tensor:
-            slope = back(grad_features, geometry)
-            return self.geometry_vjp(slope, displacements, neighbor_list, types)
+            def one(own: Tensor) -> Tensor:
+                slope = back(own, geometry)
+                return self.geometry_vjp(slope, displacements, neighbor_list, types)
+
+            return each_of(one, grad_features)
 
         return features, pull
 

@@ -84,8 +84,8 @@ class NeighborList:
 def neighbor_list(batch: Batch, cutoff: float) -> NeighborList:
     """List all pairs of atoms of a batch that are closer than ``cutoff``.
 
-    Batches of isolated small structures go through ``torch.ops.pymlp.all_pairs`` and stay on their
-    device; others go through ``torch.ops.pymlp.cell_list`` on the CPU.
+    Batches of isolated small structures go through ``torch.ops.pymlp.all_pairs``, others through
+    ``torch.ops.pymlp.cell_list``; on the device that they are on.
 
     On CUDA the host waits for the number of pairs and looks whether atoms coincide. It does neither
     while a CUDA graph is captured, in which isolated structures have all their pairs listed; nor
@@ -126,15 +126,13 @@ def neighbor_list(batch: Batch, cutoff: float) -> NeighborList:
             _check_geometry(batch, result)
         return result
     offsets, neighbors, shifts = pair_ops.cell_list(
-        positions.cpu(),
-        batch.structure_offsets.cpu(),
-        batch.cell.detach().cpu().to(positions.dtype),
-        batch.pbc.cpu(),
+        positions,
+        batch.structure_offsets,
+        batch.cell.detach().to(positions.dtype),
+        batch.pbc,
         cutoff,
     )
-    return NeighborList(offsets, neighbors, shifts if periodic else None, cutoff).to(
-        positions.device
-    )
+    return NeighborList(offsets, neighbors, shifts if periodic else None, cutoff)
 
 
 def _is_captured(positions: Tensor) -> bool:

@@ -2,7 +2,7 @@
 
 ===================================  ===========================================================
 ``all_pairs``                        pairs of isolated molecules, every atom against every other
-``cell_list``                        pairs of periodic and of large structures, by a grid (CPU)
+``cell_list``                        pairs of periodic and of large structures, by a grid
 ``pair_differences``, ``_backward``  r_neighbor - r_center, and its adjoint, which makes forces
 ``image_differences``                the same with shifts of periodic images
 ===================================  ===========================================================
@@ -111,6 +111,7 @@ _register_image_differences()
 
 OP_NAMES = (
     "all_pairs",
+    "cell_list",
     "pair_differences",
     "pair_differences_backward",
     "image_differences",
@@ -151,7 +152,9 @@ def all_pairs(
 def cell_list(
     positions: Tensor, structure_offsets: Tensor, cell: Tensor, pbc: Tensor, cutoff: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the full neighbour list of periodic or large structures; on the CPU.
+    """Return the full neighbour list of periodic or large structures.
+
+    The same list on the CPU and on CUDA, where the host waits for the number of pairs.
 
     Args:
         positions: [A, 3] Å, float32 or float64 (distances are compared in float64).
@@ -170,8 +173,6 @@ def cell_list(
         TypeError: for positions that are neither float32 nor float64.
     """
     ops._check_float("positions", positions)
-    if positions.device.type != "cpu":
-        raise ValueError(f"positions: expected a tensor on the CPU, got {positions.device}")
     result: tuple[Tensor, Tensor, Tensor] = torch.ops.pymlp.cell_list.default(
         positions, structure_offsets, cell, pbc, cutoff
     )

@@ -9,7 +9,10 @@ import torch
 from torch import Tensor
 
 from pymlp import Batch, neighbor_list, pair_ops
+from pymlp.benchmark_workloads import water
 from pymlp.descriptors import ANI
+from tests.test_cuda_cells import PBC, skewed
+from tests.test_cuda_cells import arguments as cell_arguments
 from tests.test_cuda_pairs import LISTS, molecules, probe
 
 BOTH = pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["f32", "f64"])
@@ -114,6 +117,63 @@ def test_numbers_of_pairs_only_where_they_are_known() -> None:
     for cutoff, n_pairs in ((2.0, 32), (math.inf, -1)):
         with pytest.raises(ValueError, match="n_pairs: expected none, or for cutoff = inf"):
             pair_ops.all_pairs(positions, offsets, cutoff, n_pairs)
+
+
+@BOTH
+@pytest.mark.parametrize("pbc", PBC, ids=str)
+def test_cell_list(pbc: tuple[bool, bool, bool], dtype: torch.dtype) -> None:
+    """The CPU's list, in its order, for cells of any shape; the same every time."""
+    cells = torch.stack([skewed((9, 11, 13), 1), skewed((4, 3, 5), 2), skewed((30, 40, 50), 3)])
+    for cutoff in (1.7, 5.2):
+        given = cell_arguments([70, 9, 3000], cells, pbc, cutoff, dtype)
+        expected = pair_ops.cell_list(*given)
+        for _ in range(2):
+            found = pair_ops.cell_list(*on_gpu(*given[:4]), cutoff)
+            for name, a, b in zip(("offsets", "neighbors", "shifts"), found, expected, strict=True):
+                assert torch.equal(a.cpu(), b), name
+
+
+def test_lists_of_water_stay_on_the_device() -> None:
+    """Features and forces of periodic water agree with the CPU's."""
+    workload = water(999)
+    batch = Batch.from_arrays(workload.numbers, workload.positions, workload.cell, True)
+    descriptor = ANI.ani1x(["H", "O"])
+
+    def features_and_gradient(device: str) -> tuple[Tensor, Tensor]:
+        moved = batch.to(device)
+        positions = moved.positions.clone().requires_grad_()
+        features = descriptor.to(device)(moved.with_positions(positions))
+        (weights,) = (probe(tuple(features.shape), 3).to(device),)
+        (gradient,) = torch.autograd.grad((features * weights).sum(), positions)
+        return features.detach().cpu(), gradient.cpu()
+
+    for found, expected in zip(
+        features_and_gradient("cuda"), features_and_gradient("cpu"), strict=True
+    ):
+        torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
+
+
+def test_cells_refuse_in_the_words_of_the_cpu() -> None:
+    cells = torch.stack([skewed((7, 8, 9), 4), skewed((6, 6, 6), 5)])
+    good = cell_arguments([20, 10], cells, True, 3.0, torch.float64)
+    flat, lost, same, far = cells.clone(), good[0].clone(), good[0].clone(), good[0].clone()
+    flat[1, 0] = flat[1, 1]
+    lost[7, 1] = math.nan
+    same[25] = same[22] + cells[1, 2]
+    far[3] += 3e6 * cells[0, 0]
+    for index, value, message in (
+        (0, lost, "positions must be finite, got NaN or Inf at atom 7"),
+        (0, same, "structure 1: atoms 2 and 5 coincide"),
+        (1, torch.tensor([0, 40, 30]), "structure_offsets: expected to ascend"),
+        (2, flat, "cell: expected linearly independent vectors.*structure 1"),
+        (4, 1e6, "cutoff: structure 0 has too many atoms and periodic images"),
+    ):
+        wrong = [*good[:index], value, *good[index + 1 :]]
+        with pytest.raises(ValueError, match=message):
+            pair_ops.cell_list(*on_gpu(*wrong[:4]), wrong[4])
+    found = pair_ops.cell_list(*on_gpu(far, *good[1:4]), 3.0)  # the CPU's, moved back
+    assert {part.device.type for part in found} == {"cuda"}
+    assert torch.equal(found[1].cpu(), pair_ops.cell_list(far, *good[1:])[1])
 
 
 def test_wrong_arguments_are_refused() -> None:

@@ -7,6 +7,7 @@
 #include <torch/csrc/stable/tensor.h>
 #include <torch/headeronly/core/ScalarType.h>
 
+#include <cmath>
 #include <cstdint>
 #include <initializer_list>
 #include <iomanip>
@@ -102,6 +103,19 @@ inline void check_pair_search(const Tensor& positions, const Tensor& structure_o
   require(cutoff > 0, "cutoff: expected a positive length or infinity, got ", cutoff);
   require(structure_offsets.size(0) > 0,
           "structure_offsets: expected B + 1 >= 1 elements, got none");
+}
+
+// The arguments of cell_list, on any device.
+inline void check_cell_search(const Tensor& positions, const Tensor& structure_offsets,
+                              const Tensor& cell, const Tensor& pbc, double cutoff) {
+  check_pair_search(positions, structure_offsets, cutoff);
+  const int64_t n_structures = structure_offsets.size(0) - 1;
+  require(std::isfinite(cutoff), "cutoff: expected a finite length, got infinity");
+  require_shape(cell, "cell", {n_structures, 3, 3}, "[B, 3, 3]");
+  require_like(cell, "cell", positions, "positions");
+  require_shape(pbc, "pbc", {n_structures, 3}, "[B, 3]");
+  require(pbc.scalar_type() == ScalarType::Bool, "pbc: expected dtype bool");
+  require_device(pbc, "pbc", positions, "positions");
 }
 
 // Atoms closer than this (Angstrom) are one atom written twice, and have no direction between them.

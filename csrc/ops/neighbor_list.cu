@@ -3,32 +3,15 @@
 // pairs, which the outputs are allocated for. It waits for nothing where it knows that number,
 // which with cutoff = inf depends on the sizes of the structures alone: then a CUDA graph may hold
 // the call, and structure_offsets are not looked at.
-#include <array>
 #include <cmath>
 #include <optional>
 #include <tuple>
 
 #include "../loops/cuda/pair_list.cuh"
-#include "cuda_stream.cuh"
+#include "pair_counts.cuh"
 
 namespace pymlp {
 namespace {
-
-Tensor running_sums(const Tensor& counts) {
-  using torch::stable::detail::from;
-  std::array<StableIValue, 3> stack{from(counts), from(int64_t(0)), from(std::nullopt)};
-  TORCH_ERROR_CODE_CHECK(
-      torch_call_dispatcher("aten::cumsum", "", stack.data(), TORCH_ABI_VERSION));
-  return torch::stable::detail::to<Tensor>(stack[0]);
-}
-
-// One number of a device array, once the stream has got that far.
-int64_t read_back(const int64_t* from, cudaStream_t stream) {
-  int64_t value = 0;
-  check_cuda(cudaMemcpyAsync(&value, from, sizeof(value), cudaMemcpyDeviceToHost, stream));
-  check_cuda(cudaStreamSynchronize(stream));
-  return value;
-}
 
 template <class T>
 std::tuple<Tensor, Tensor, Tensor> search_pairs(const Tensor& positions,

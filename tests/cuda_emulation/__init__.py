@@ -176,3 +176,24 @@ def differences(
     parts = numbers.split([3 * n_pairs, 3 * n_pairs, 3 * n_atoms])
     plain, moved, sums = (part.reshape(-1, 3) for part in parts)
     return plain, moved, sums, bool(np.frombuffer(written[-8:], dtype=np.int64)[0])
+
+
+def cell_list(
+    program: Path, folder: Path, seed: int, arguments: tuple[Any, ...]
+) -> tuple[Tensor, Tensor, Tensor] | None:
+    """The op of that name, by the emulated kernels; ``None`` where they leave it to the CPU."""
+    positions, offsets, cell, pbc, cutoff = arguments
+    n_atoms, n_structures = positions.shape[0], offsets.numel() - 1
+    sizes = [positions.element_size(), n_atoms, n_structures]
+    items = [*sizes, float(cutoff), 1e-6, positions, offsets, cell, pbc]
+    written = _call(program, folder, seed, "cells", items)
+    trouble, periodic = np.frombuffer(written[:16], dtype=np.int64)
+    if trouble:
+        return None
+    first = np.frombuffer(written, np.int64, n_atoms + 1, 16).copy()
+    at, n_pairs = 16 + first.nbytes, int(first[-1])
+    neighbors = np.frombuffer(written, np.int64, n_pairs, at).copy()
+    n_shifts = 3 * n_pairs if periodic else 0
+    shifts = np.frombuffer(written, np.int32, n_shifts, at + neighbors.nbytes).copy()
+    parts = (first, neighbors, shifts.reshape(-1, 3))
+    return tuple(torch.from_numpy(part) for part in parts)  # type: ignore[return-value]

@@ -1,8 +1,9 @@
-// emulation SEED WHAT INPUT OUTPUT    what: ani, behler_parrinello, pairs, differences,
+// emulation SEED WHAT INPUT OUTPUT    what: ani, behler_parrinello, pairs, differences, cells,
 //                                     environment, contraction, table; see tests/test_cuda_*.py
 // emulation SEED fault NAME           a kernel with that mistake
 #include <cstring>
 
+#include "cells.h"
 #include "deep_pot_se.h"
 #include "faults.h"
 #include "layout.h"
@@ -22,6 +23,8 @@ int main(int n, char** arguments) {
   const bool single = in.value<int64_t>() == 4;
   if (what == "pairs") {
     single ? pymlp::run_pairs<float>(in, out) : pymlp::run_pairs<double>(in, out);
+  } else if (what == "cells") {
+    single ? pymlp::run_cells<float>(in, out) : pymlp::run_cells<double>(in, out);
   } else if (what == "differences") {
     single ? pymlp::run_differences<float>(in, out) : pymlp::run_differences<double>(in, out);
   } else if (ani || what == "behler_parrinello") {

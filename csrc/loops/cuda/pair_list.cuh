@@ -21,17 +21,29 @@ struct Range {
   int64_t begin, end;
 };
 
-// The atoms of the structure that the atom belongs to, by bisection; offsets that do not ascend
-// give a wrong range, but never one beyond the atoms.
-template <class T>
-__device__ __forceinline__ Range structure_of(const PairSearch<T>& search, int64_t atom) {
-  int64_t low = 0, high = search.n_structures;  // offsets[low] <= atom < offsets[high]
+// The structure that the atom belongs to, by bisection; with offsets that do not ascend a wrong
+// one, but never one that there is not.
+__device__ __forceinline__ int64_t structure_index(const int64_t* offsets, int64_t n_structures,
+                                                   int64_t atom) {
+  int64_t low = 0, high = n_structures;  // offsets[low] <= atom < offsets[high]
   while (high - low > 1) {
     const int64_t middle = low + (high - low) / 2;
-    (search.structure_offsets[middle] <= atom ? low : high) = middle;
+    (offsets[middle] <= atom ? low : high) = middle;
   }
-  const int64_t begin = search.structure_offsets[low], end = search.structure_offsets[low + 1];
-  return {begin > 0 ? begin : 0, end < search.n_atoms ? end : search.n_atoms};
+  return low;
+}
+
+// The atoms of a structure, never one beyond those that there are.
+__device__ __forceinline__ Range atoms_of(const int64_t* offsets, int64_t structure,
+                                          int64_t n_atoms) {
+  const int64_t begin = offsets[structure], end = offsets[structure + 1];
+  return {begin > 0 ? begin : 0, end < n_atoms ? end : n_atoms};
+}
+
+template <class T>
+__device__ __forceinline__ Range structure_of(const PairSearch<T>& search, int64_t atom) {
+  const int64_t* offsets = search.structure_offsets;
+  return atoms_of(offsets, structure_index(offsets, search.n_structures, atom), search.n_atoms);
 }
 
 // Calls body(neighbour, place) for all neighbours of the centre in ascending order; returns how

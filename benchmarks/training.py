@@ -131,7 +131,7 @@ def check(work: Workload, dtype: torch.dtype) -> float:
 
 def timed(model: nn.Module, step: Step, n_structures: int) -> Callable[[], None]:
     """An optimiser step with the next batch of a shuffled epoch."""
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, foreach=True)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, fused=True)
     order = torch.randperm(n_structures, generator=torch.Generator().manual_seed(0))
     batches = list(order.split(BATCH)[:-1])
     count = [0]

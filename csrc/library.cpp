@@ -88,6 +88,14 @@ STABLE_TORCH_LIBRARY(pymlp, m) {
       "element_networks(Tensor features, Tensor types, Tensor order, Tensor weights, "
       "Tensor scalers, Tensor energy_scales, Tensor widths, int activation, bool residual, "
       "bool with_slopes) -> (Tensor energies, Tensor slopes)");
+  const std::string to_train =
+      "Tensor features, Tensor parameters, Tensor types, Tensor scalers, Tensor energy_scales, "
+      "int[] widths, int activation, bool residual";
+  m.def(
+      ("element_networks_to_train(" + to_train + ") -> (Tensor energies, Tensor slopes)").c_str());
+  m.def(("element_networks_to_train_backward(Tensor grad_energies, Tensor grad_slopes, " +
+         to_train + ", bool with_features) -> (Tensor grad_features, Tensor grad_parameters)")
+            .c_str());
   m.def(
       "committee_statistics(Tensor energies, Tensor structure_offsets, Tensor? pair_gradients, "
       "Tensor pair_offsets, Tensor neighbors) -> (Tensor energy, Tensor energy_std, "

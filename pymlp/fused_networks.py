@@ -1,14 +1,19 @@
-"""The networks of a committee in one call, for prediction: ``torch.ops.pymlp.element_networks``.
+"""Atomic networks in one call: of a committee, for prediction; of one member, for training.
 
-The op computes atoms of one element six at a time, through all layers and back, for all networks:
-no graph, no sorted copies, one call where torch needs ten for each layer, element and network.
-Energies and slopes of one 14-atom molecule (BP set, 2 x 50 tanh) take 15 µs where the networks one
-by one in torch take 190, and 30 for a committee of four where they take 730.
+``torch.ops.pymlp.element_networks`` computes atoms of one element six at a time, through all layers
+and back, for all networks: no graph, no sorted copies, one call where torch needs ten for each
+layer, element and network. Energies and slopes of one 14-atom molecule (BP set, 2 x 50 tanh) take
+15 µs where the networks one by one in torch take 190, and 30 for a committee of four where they
+take 730.
+
+``torch.ops.pymlp.element_networks_to_train`` gives energies and slopes that are differentiable once
+in weights and features, which is what a loss on energies and forces needs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,10 +22,18 @@ from torch.nn import functional
 from pymlp import ops
 from pymlp.networks import ElementGroups, ElementNetworks, group_by_element
 
-__all__ = ["FusedNetworks", "element_networks"]
+__all__ = ["FusedNetworks", "element_networks", "energies_and_slopes_to_train"]
 
 #: Numbers of the activations that the op knows (csrc/formulas/activation.h).
 ACTIVATIONS = {"tanh": 0, "sigmoid": 1, "sin": 2, "silu": 3, "celu": 4, "relu": 5}
+
+
+#: Hidden layers that the ops have room for.
+MOST_LAYERS = 15
+
+
+def _known(network: ElementNetworks) -> bool:
+    return network.activation in ACTIVATIONS and len(network.hidden) <= MOST_LAYERS
 
 
 def element_networks(
@@ -96,6 +109,13 @@ def packed(networks: Sequence[ElementNetworks]) -> Tensor:
     return torch.stack(members)
 
 
+def _scalers(network: ElementNetworks, dtype: torch.dtype) -> Tensor:
+    """Mean, width, and what turns a slope by the standardised feature into dE/dG."""
+    mean, scale = network.feature_mean.to(dtype), network.feature_scale.to(dtype)
+    width = (network.energy_scale[:, None] / network.feature_scale).to(dtype)
+    return torch.stack([mean, scale, width], dim=1)
+
+
 class FusedNetworks:
     """Networks that take the same features, computed together where the op can.
 
@@ -110,7 +130,7 @@ class FusedNetworks:
     def __init__(self, networks: Sequence[ElementNetworks]) -> None:
         self.networks = list(networks)
         first = self.networks[0]
-        self._alike = first.activation in ACTIVATIONS and all(
+        self._alike = _known(first) and all(
             network.to_config() == first.to_config() for network in self.networks
         )
         self._modules = [m for n in self.networks for m in (n, n.weights, n.biases)]
@@ -185,12 +205,7 @@ class FusedNetworks:
         self._scalers = {}
 
     def _make_scalers(self, dtype: torch.dtype) -> Tensor:
-        every = []
-        for network in self.networks:
-            mean, scale = network.feature_mean.to(dtype), network.feature_scale.to(dtype)
-            width = (network.energy_scale[:, None] / network.feature_scale).to(dtype)
-            every.append(torch.stack([mean, scale, width], dim=1))
-        return torch.stack(every)
+        return torch.stack([_scalers(network, dtype) for network in self.networks])
 
     def _one_by_one(
         self, features: Tensor, types: Tensor, groups: ElementGroups | None, slopes: bool
@@ -198,3 +213,71 @@ class FusedNetworks:
         found = [n.energies_and_slopes(features, types, groups, slopes) for n in self.networks]
         by_feature = [slope for _, slope in found if slope is not None]
         return torch.stack([e for e, _ in found]), torch.stack(by_feature) if slopes else None
+
+
+def _register_training() -> None:
+    name = "element_networks_to_train"
+    gradient = ops._overload(f"{name}_backward")
+
+    def vjp(ctx: Any, grad_energies: Tensor, grad_slopes: Tensor) -> Any:
+        with_features = ctx.needs_input_grad[0]
+        by_feature, by_weight = gradient(
+            grad_energies, grad_slopes, *ops._inputs(ctx), with_features
+        )
+        return ops._with_none(ctx, by_feature if with_features else None, by_weight)
+
+    def refuse(ctx: Any, *grads: Tensor) -> Any:
+        raise RuntimeError(
+            "energies and slopes of networks in training are differentiable once; for more, call "
+            "the networks and differentiate their energies"
+        )
+
+    ops._register_autograd(name, vjp, n_inputs=2)
+    ops._register_autograd(f"{name}_backward", refuse, n_inputs=4)
+
+
+_register_training()
+
+
+def energies_and_slopes_to_train(
+    network: ElementNetworks,
+    features: Tensor,
+    types: Tensor,
+    groups: ElementGroups | None = None,
+    *,
+    create_graph: bool = True,
+) -> tuple[Tensor, Tensor]:
+    """Return energies and dE/dG, both differentiable once in the weights and the features.
+
+    In one op where it can be: on the CPU, features and weights in one precision, activations that
+    the op knows. Otherwise by autograd.
+
+    Args:
+        network: of one member.
+        features: [A, F].
+        types: [A] int64.
+        groups: the atoms sorted by element; made here where they are needed.
+        create_graph: ``False`` where nothing will be differentiated.
+
+    Returns:
+        Energies [A] eV, float64, and slopes [A, F] in the features' precision.
+    """
+    if not _known(network) or not features.is_cpu or network.dtype != features.dtype:
+        x = features if features.requires_grad else features.detach().requires_grad_()
+        atomic = network(x, types, groups)
+        (slopes,) = torch.autograd.grad(atomic.sum(), x, create_graph=create_graph)
+        return atomic, slopes
+    n_types = len(network.elements)
+    layers = zip(network.effective_weights(), network.biases, strict=True)
+    rows = [tensor.reshape(n_types, -1) for layer in layers for tensor in layer]
+    result: tuple[Tensor, Tensor] = torch.ops.pymlp.element_networks_to_train.default(
+        features,
+        torch.cat(rows, dim=1),
+        types,
+        _scalers(network, features.dtype)[None],
+        torch.stack([network.energy_scale, network.energy_shift], dim=1)[None],
+        [network.n_features, *network.hidden],
+        ACTIVATIONS[network.activation],
+        network.residual,
+    )
+    return result

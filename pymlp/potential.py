@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from pymlp import model_files, neighbors
 from pymlp.descriptors import Descriptor
 from pymlp.devices import chosen_device
-from pymlp.fused_networks import FusedNetworks
+from pymlp.fused_networks import FusedNetworks, energies_and_slopes_to_train
 from pymlp.neighbors import NeighborList
 from pymlp.networks import ElementGroups, ElementNetworks, group_by_element
 from pymlp.prediction import Prediction, committee_statistics
@@ -325,26 +325,24 @@ class Potential(nn.Module):
             features = self.descriptor.geometry(d, neighbor_list, types)
         geometry = features.detach()
         with torch.enable_grad():
-            inputs: list[Tensor] = []  # of each network; the same tensor for the same descriptor
-            distinct: list[tuple[Tensor, Callable[[Tensor], Tensor]]] = []
-            last: Descriptor | None = None
-            for own in descriptors:
-                if own is not last:
-                    distinct.append(own.features_to_train(geometry, neighbor_list, types))
-                    last = own
-                inputs.append(distinct[-1][0])
-            atomic = torch.stack(
-                [network(x, types, groups) for x, network in zip(inputs, members, strict=True)]
-            ).mean(dim=0)
-            found = torch.autograd.grad(
-                atomic.sum(), [x for x, _ in distinct], create_graph=create_graph
-            )
-            slopes = [pull(g) for (_, pull), g in zip(distinct, found, strict=True)]
-            slope = slopes[0] if len(slopes) == 1 else torch.stack(slopes).sum(dim=0)
+            atomic: list[Tensor] = []
+            slopes: list[Tensor] = []  # by the geometry, through each descriptor
+            parts = [(self.descriptor, members)]
+            if len(self.other_descriptors):
+                parts = [(own, [n]) for own, n in zip(descriptors, members, strict=True)]
+            for own, networks in parts:
+                x, back = own.features_to_train(geometry, neighbor_list, types)
+                found = [
+                    energies_and_slopes_to_train(n, x, types, groups, create_graph=create_graph)
+                    for n in networks
+                ]
+                atomic += [energies for energies, _ in found]
+                slopes.append(back(torch.stack([slope for _, slope in found]).sum(dim=0)))
+            slope = torch.stack(slopes).sum(dim=0) / len(members)
+            mean = torch.stack(atomic).mean(dim=0)
             pull = self.descriptor.geometry_vjp(slope, d, neighbor_list, types)
             forces = neighbors.forces_from_pairs(pull, neighbor_list)
-        energies = atomic.new_zeros(len(batch)).index_add(0, index, atomic)
-        return energies, forces
+        return mean.new_zeros(len(batch)).index_add(0, index, mean), forces
 
     def _groups(self, batch: Batch, types: Tensor) -> ElementGroups:
         key = ("groups", self.elements)

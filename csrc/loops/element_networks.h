@@ -23,13 +23,17 @@ struct NetworkShape {
     const int64_t n_in = widths[layer], n_out = widths[layer + 1];
     return !residual ? 0 : n_out == n_in ? 1 : n_out == 2 * n_in ? 2 : 0;
   }
+  // Where the weights of the next layer begin, a place or pointer, behind those of `layer`.
+  template <class Place>
+  Place behind(int layer, Place weights) const {
+    const int64_t n_in = widths[layer], n_out = widths[layer + 1];
+    return weights + (n_in + 1) * padded(n_out) + n_out * padded(n_in);
+  }
   // Numbers of one network of one element: for each hidden layer its matrix [in][padded out], bias
   // [padded out] and transposed matrix [out][padded in]; then the last row [padded] and its bias.
   int64_t n_weights() const {
     int64_t n = padded(widths[n_hidden]) + 8;
-    for (int l = 0; l < n_hidden; ++l) {
-      n += (widths[l] + 1) * padded(widths[l + 1]) + widths[l + 1] * padded(widths[l]);
-    }
+    for (int l = 0; l < n_hidden; ++l) n = behind(l, n);
     return n;
   }
 };
@@ -54,5 +58,16 @@ struct NetworkPass {
   double* energies;             // [M, A]
   T* slopes;                    // [M, A, F], or null
 };
+
+// Of one network (M = 1): from cotangents of its energies and slopes to those of its weights and
+// features. T: of features and weights.
+template <class T>
+struct NetworkGradientPass {
+  NetworkPass<T, T> network;
+  const double* grad_energies;  // [A]
+  const T* grad_slopes;         // [A, F]
+  T* grad_features;             // [A, F], or null
+};
+constexpr int64_t kGradientRows = 24;  // of a tile
 
 }  // namespace pymlp

@@ -62,6 +62,11 @@ PYMLP_INLINE Dual<N> square_root(Dual<N> x) {
 }
 
 template <class N>
+PYMLP_INLINE Dual<N> nearest(Dual<N> x) {
+  return nearest(x.value);
+}
+
+template <class N>
 PYMLP_INLINE Dual<N> exponential(Dual<N> x) {
   const N e = exponential(x.value);
   return {e, e * x.slope};

@@ -185,12 +185,11 @@ class Descriptor(nn.Module):
         For training on forces: features are differentiable in the weights once, the function's
         result in dE/dG and the weights once. The geometry is a constant.
         """
-        features = geometry.detach().requires_grad_()
 
         def pull(grad_features: Tensor) -> Tensor:
             return grad_features
 
-        return features, pull
+        return geometry.detach(), pull
 
     def geometry_vjp(
         self,

@@ -19,6 +19,9 @@ namespace pymlp {
   int64_t tabulated(const TablePass<T>&, Pass, int64_t, int64_t, std::byte*);                    \
   template <class T, class W>                                                                    \
   int64_t element_networks(const NetworkPass<T, W>&, int64_t, int64_t, std::byte*);              \
+  template <class T>                                                                             \
+  int64_t element_networks_gradient(const NetworkGradientPass<T>&, int64_t, int64_t, T*,         \
+                                    std::byte*);                                                 \
   int64_t cell_search(const CellGrid&, int64_t, int64_t, CellSearch&);                           \
   template <class T>                                                                             \
   void table_gradient(const TablePass<T>&, const TableRows&, int64_t, int64_t);                  \
@@ -37,7 +40,8 @@ namespace pymlp {
       deep_pot_se<double>,                                                                       \
       cell_search,                                                                               \
       {element_networks<float, float>, element_networks<float, double>,                          \
-       element_networks<double, float>, element_networks<double, double>}};                      \
+       element_networks<double, float>, element_networks<double, double>,                        \
+       element_networks_gradient<float>, element_networks_gradient<double>}};                    \
   }
 PYMLP_LEVEL(baseline)
 #ifdef PYMLP_HAVE_AVX2

@@ -39,11 +39,19 @@ template <class T, class W>
 using NetworkKernel = int64_t (*)(const NetworkPass<T, W>&, int64_t begin, int64_t end,
                                   std::byte* scratch);
 
+// The same tiles, all of one element: adds the gradient of the weights to `sums`; see
+// loops/cpu/network_gradient.h.
+template <class T>
+using NetworkGradientKernel = int64_t (*)(const NetworkGradientPass<T>&, int64_t begin, int64_t end,
+                                          T* sums, std::byte* scratch);
+
 struct NetworkKernels {
   NetworkKernel<float, float> single;
   NetworkKernel<float, double> float_features;
   NetworkKernel<double, float> double_features;
   NetworkKernel<double, double> twice;
+  NetworkGradientKernel<float> gradient_float;
+  NetworkGradientKernel<double> gradient_double;
 };
 
 struct CpuKernels {
@@ -67,6 +75,15 @@ struct CpuKernels {
       return networks.double_features;
     } else {
       return networks.twice;
+    }
+  }
+
+  template <class T>
+  NetworkGradientKernel<T> element_networks_gradient() const {
+    if constexpr (sizeof(T) == 4) {
+      return networks.gradient_float;
+    } else {
+      return networks.gradient_double;
     }
   }
 

@@ -237,6 +237,27 @@ def all_cases() -> tuple[Case, ...]:
             make(bp, 3, radial=BP_RADIAL, angular=BP_ANGULAR),
             batch(near.molecule(14, 3, 5), near.molecule(14, 3, 6)),
         ),
+        # Complete lists: summed molecule by molecule, up to 32 atoms, some beyond the cutoff.
+        Case(
+            "bp-paper-complete-lists",
+            make(bp, 3, radial=BP_RADIAL, angular=BP_ANGULAR),
+            batch(*(near.molecule(n, 3, 30 + n) for n in (3, 33, 32, 19)), cutoff=30.0),
+        ),
+        Case(
+            "bp-complete-lists-own-cutoffs",
+            make(bp, 3, **few, cutoffs=(5.0, 3.5)),
+            batch(*(near.molecule(n, 3, 70 + n) for n in (17, 4, 9)), cutoff=30.0),
+        ),
+        Case(
+            "bp-paper-complete-one-channel",
+            make(bp, 2, radial=BP_RADIAL, angular=BP_ANGULAR, channels="weighted"),
+            batch(*(near.molecule(n, 2, 80 + n) for n in (16, 9, 5, 4)), cutoff=30.0),
+        ),
+        Case(
+            "bp-complete-but-no-molecule",
+            make(bp, 3, radial=BP_RADIAL, angular=BP_ANGULAR),
+            lambda: near.distorted(near.neighbourhood([near.molecule(8, 3, 90)], 30.0), 91),
+        ),
         Case("bp-ragged-no-channels", make(bp, 3, **few, channels="none"), ragged),
         Case("bp-ragged", make(bp, 3, **few), ragged),
         Case(

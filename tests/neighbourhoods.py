@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -100,6 +100,13 @@ def molecule(n_atoms: int, n_types: int, seed: int, spacing: float = 0.9) -> Geo
     types[: min(n_types, n_atoms)] = torch.arange(min(n_types, n_atoms))  # every type occurs
     positions = torch.stack(placed) if placed else torch.zeros(0, 3, dtype=torch.float64)
     return Geometry(positions, types)
+
+
+def distorted(of: Neighbourhood, seed: int) -> Neighbourhood:
+    """The same list with displacements that belong to no set of positions."""
+    generator = torch.Generator().manual_seed(seed)
+    noise = torch.randn(of.displacements.shape, generator=generator, dtype=torch.float64)
+    return replace(of, displacements=of.displacements + 0.05 * noise)
 
 
 def crystal(n_atoms: int, n_types: int, seed: int, length: float) -> Geometry:

@@ -160,6 +160,7 @@ struct DistanceParameters {
 
 template <class T>
 struct Ani {
+  static constexpr bool kPairsShared = false;
   T cosine_scale;
 
   PYMLP_INLINE constexpr bool with_cutoff_jk() const { return false; }
@@ -196,6 +197,8 @@ struct Ani {
 
 template <class T>
 struct BehlerParrinello {
+  // f_c(R_jk) and a part of D belong to the pair j, k alone, whose atoms may be centres as well.
+  static constexpr bool kPairsShared = true;
   Cutoff<T> pair_cutoff;
   bool jk_factors;  // true: eq 3; false: G5
 
@@ -242,6 +245,12 @@ struct BehlerParrinello {
     const N value = exponential(q * -p.eta);
     return {value, value * -p.eta};
   }
+  // D of the sum from the product of D(R_ij^2), D(R_ik^2) and D(R_jk^2), and d ln D / dQ.
+  template <class N, class Plain>
+  PYMLP_INLINE N distance_from_parts(N q, Plain product, DistanceParameters<T> p) const {
+    return along(q, product, product * -p.eta);
+  }
+  PYMLP_INLINE T distance_log_slope(DistanceParameters<T> p) const { return -p.eta; }
 };
 
 // The whole triple of two neighbours at once.

@@ -45,6 +45,16 @@ struct ScalarOf<Dual<N>> {
   using type = Scalar<N>;
 };
 
+// f(s) where its value and slope at s are known.
+template <class N>
+PYMLP_INLINE N along(N, N value, N) {
+  return value;
+}
+template <class N>
+PYMLP_INLINE Dual<N> along(Dual<N> s, N value, N slope) {
+  return {value, slope * s.slope};
+}
+
 template <class N>
 PYMLP_INLINE auto less(Dual<N> a, Dual<N> b) {
   return less(a.value, b.value);

@@ -14,6 +14,11 @@ struct Vec3 {
   friend PYMLP_INLINE Vec3 operator*(N s, Vec3 a) { return {s * a.x, s * a.y, s * a.z}; }
 };
 
+template <class Mask, class N>
+PYMLP_INLINE Vec3<N> select(Mask mask, Vec3<N> yes, Vec3<N> no) {
+  return {select(mask, yes.x, no.x), select(mask, yes.y, no.y), select(mask, yes.z, no.z)};
+}
+
 template <class N>
 PYMLP_INLINE N dot(Vec3<N> a, Vec3<N> b) {
   return a.x * b.x + a.y * b.y + a.z * b.z;

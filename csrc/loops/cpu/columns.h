@@ -44,6 +44,7 @@ struct Column<Lanes<T>> {
 
   // Room past the end: the last register of a run may be loaded and stored whole.
   void place(Arena& arena, int64_t n) { value = arena.take<T>(n + 2 * Lanes<T>::count); }
+  Column from(int64_t i) const { return {value + i}; }
   PYMLP_INLINE Lanes<T> load(int64_t i) const { return Lanes<T>::load(value + i); }
   PYMLP_INLINE Lanes<T> broadcast(int64_t i) const { return value[i]; }
   PYMLP_INLINE void store(int64_t i, Lanes<T> x) const { x.store(value + i); }
@@ -59,6 +60,7 @@ struct Column<Dual<Lanes<T>>> {
     value.place(arena, n);
     slope.place(arena, n);
   }
+  Column from(int64_t i) const { return {value.from(i), slope.from(i)}; }
   PYMLP_INLINE N load(int64_t i) const { return {value.load(i), slope.load(i)}; }
   PYMLP_INLINE N broadcast(int64_t i) const { return {value.broadcast(i), slope.broadcast(i)}; }
   PYMLP_INLINE void store(int64_t i, N x) const {
@@ -70,6 +72,16 @@ struct Column<Dual<Lanes<T>>> {
     slope.add_sum(i, x.slope);
   }
 };
+
+// The column of the numbers without their slopes.
+template <class T>
+Column<Lanes<T>> value_of(const Column<Lanes<T>>& x) {
+  return x;
+}
+template <class T>
+Column<Lanes<T>> value_of(const Column<Dual<Lanes<T>>>& x) {
+  return x.value;
+}
 
 // What a pass reports of a number: the number itself, or of a Dual its slope.
 template <class T>

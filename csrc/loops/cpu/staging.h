@@ -23,6 +23,7 @@ struct Vec3Columns {
   PYMLP_INLINE Vec3<N> broadcast(int64_t i) const {
     return {x.broadcast(i), y.broadcast(i), z.broadcast(i)};
   }
+  Vec3Columns from(int64_t i) const { return {x.from(i), y.from(i), z.from(i)}; }
   PYMLP_INLINE void store(int64_t i, Vec3<N> v) const {
     x.store(i, v.x);
     y.store(i, v.y);
@@ -31,6 +32,12 @@ struct Vec3Columns {
 };
 
 // Columns of Neighbor<N> (see formulas/angular_symmetry.h).
+template <class Mask, class N>
+PYMLP_INLINE Neighbor<N> select(Mask mask, Neighbor<N> yes, Neighbor<N> no) {
+  return {select(mask, yes.unit, no.unit), select(mask, yes.distance, no.distance),
+          select(mask, yes.cutoff, no.cutoff)};
+}
+
 template <class N>
 struct NeighborColumns {
   Vec3Columns<N> unit;
@@ -47,6 +54,7 @@ struct NeighborColumns {
   PYMLP_INLINE Neighbor<N> broadcast(int64_t i) const {
     return {unit.broadcast(i), distance.broadcast(i), cutoff.broadcast(i)};
   }
+  NeighborColumns from(int64_t i) const { return {unit.from(i), distance.from(i), cutoff.from(i)}; }
   PYMLP_INLINE void store(int64_t i, Neighbor<N> v) const {
     unit.store(i, v.unit);
     distance.store(i, v.distance);
@@ -122,18 +130,46 @@ class Staging {
       const int32_t bin = bin_of_[p - begin];
       if (bin < 0) continue;
       const int64_t at = starts_[bin + 1]++;
-      const T* d = atoms.displacements + 3 * p;
-      set(neighbors.unit.x, at, d, tangents, p, 0);
-      set(neighbors.unit.y, at, d, tangents, p, 1);
-      set(neighbors.unit.z, at, d, tangents, p, 2);
-      weight_.value[at] = atoms.weights[atoms.types[atoms.neighbors[p]]];
-      pairs[at] = static_cast<int32_t>(p - begin);
+      put(atoms, tangents, begin, p, atoms.weights[atoms.types[atoms.neighbors[p]]], at);
     }
     count = starts_[n_bins];
     // The last register is filled up with neighbours beyond every cutoff.
     const N zero{T(0)};
     neighbors.unit.store(count, {N(T(2) * radius), zero, zero});
     weight_.store(count, T(0));
+  }
+
+  // One neighbour: pair p of a centre whose pairs begin at `begin`.
+  PYMLP_INLINE void put(const Neighborhoods<T>& atoms, const T* tangents, int64_t begin, int64_t p,
+                        T weight, int64_t at) const {
+    const T* d = atoms.displacements + 3 * p;
+    set(neighbors.unit.x, at, d, tangents, p, 0);
+    set(neighbors.unit.y, at, d, tangents, p, 1);
+    set(neighbors.unit.z, at, d, tangents, p, 2);
+    weight_.value[at] = weight;
+    pairs[at] = static_cast<int32_t>(p - begin);
+  }
+  // One that counts for nothing, and is no pair.
+  void put_nothing(int64_t at, T distance) const {
+    constexpr T zeros[3] = {};
+    const T d[3] = {distance, T(0), T(0)};
+    set(neighbors.unit.x, at, d, zeros, 0, 0);
+    set(neighbors.unit.y, at, d, zeros, 0, 1);
+    set(neighbors.unit.z, at, d, zeros, 0, 2);
+    weight_.value[at] = T(0);
+    pairs[at] = -1;
+  }
+  int64_t* starts() { return starts_; }
+  // The n neighbours from i on, with the same runs.
+  Staging part(int64_t i, int64_t n) const {
+    Staging result = *this;
+    result.neighbors = neighbors.from(i);
+    result.cutoff_slope = cutoff_slope.from(i);
+    result.radial_cutoff = radial_cutoff.from(i);
+    result.radial_cutoff_slope = radial_cutoff_slope.from(i);
+    result.pairs = pairs + i;
+    result.count = n;
+    return result;
   }
 
   // From displacements to unit vectors, distances and cutoffs.

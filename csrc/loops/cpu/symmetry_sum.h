@@ -7,6 +7,7 @@
 #pragma once
 
 #include "pair_sum.h"
+#include "row_sum.h"
 #include "triple_sum.h"
 
 namespace pymlp::inline PYMLP_SIMD {
@@ -28,10 +29,20 @@ class SymmetrySum {
     angular_cutoff_ = {T(radial_alone ? tables_.radial_cutoff : tables_.angular_cutoff), function};
     radial_.place(arena, tables_.n_radial);
     angular_.place(arena, tables_);
-    staged_.place(arena, max_pairs, n_channels_, radial_cutoff_.radius == angular_cutoff_.radius);
+    const bool one_cutoff = radial_cutoff_.radius == angular_cutoff_.radius;
+    gathered_.place(arena, max_pairs, n_channels_, one_cutoff);
     triples_.place(arena, formula_, angular_, n_channels_, kind);
-    if (kind == Pass::forward || kind == Pass::jvp) return;
-    grad_.place(arena, max_pairs);
+    const bool with_adjoints = kind != Pass::forward && kind != Pass::jvp;
+    if constexpr (Formula::kPairsShared) {
+      with_molecules_ =
+          formula_.with_cutoff_jk() && angular_.n_features > 0 && kind != Pass::jacobian;
+      if (with_molecules_) {
+        molecule_.place(arena, max_pairs, n_channels_, one_cutoff, angular_.n_distances);
+        rows_.place(arena, angular_, molecule_.most_atoms(), with_adjoints);
+      }
+    }
+    if (!with_adjoints) return;
+    grad_.place(arena, max_pairs + 1);
     row_ = arena.take<T>(rounded_up(tables_.n_radial, kLanes));
     sums_.place(arena, (max_pairs + kLanes) * kLanes);
   }
@@ -42,6 +53,15 @@ class SymmetrySum {
     stage(pass.tangents, center);
     T* out = with_features ? pass.features + center * n_features_ : nullptr;
     const T* g = with_adjoints ? pass.grad_features + center * n_features_ : nullptr;
+    const int64_t angular_at = n_channels_ * radial_.count;
+    if constexpr (Formula::kPairsShared) {
+      // First, so that its last sums are there when add_gradients asks for them.
+      if (in_molecule_) {
+        rows_.template run<with_features, with_adjoints>(
+            formula_, molecule_, molecule_.row_of(center), angular_, n_channels_, out + angular_at,
+            g + angular_at);
+      }
+    }
     if constexpr (with_adjoints) grad_.clear(staged_.count + kLanes);
     if (radial_.count > 0) {
       if constexpr (with_features) pair_sum_forward(staged_, radial_, n_channels_, out);
@@ -49,8 +69,10 @@ class SymmetrySum {
         pair_sum_backward(staged_, radial_, n_channels_, g, row_, sums_, grad_.distance);
       }
     }
-    if (angular_.n_features > 0) {
-      const int64_t angular_at = n_channels_ * radial_.count;
+    if constexpr (Formula::kPairsShared && with_adjoints) {
+      if (in_molecule_) rows_.add_gradients(molecule_, n_channels_, grad_);
+    }
+    if (angular_.n_features > 0 && !in_molecule_) {
       triples_.template run<with_features, with_adjoints>(formula_, staged_, angular_, n_channels_,
                                                           out + angular_at, g + angular_at, grad_);
     }
@@ -90,7 +112,10 @@ class SymmetrySum {
   Cutoff<T> radial_cutoff_, angular_cutoff_;
   RadialTable<T> radial_;
   AngularTable<T> angular_;
-  Staging<N> staged_;
+  Staging<N> gathered_, staged_;  // memory of its own, and what is summed
+  Molecule<Formula, N> molecule_;
+  RowSum<Formula, N> rows_;
+  bool with_molecules_ = false, in_molecule_ = false;
   NeighborColumns<N> grad_;
   TripleSum<Formula, N> triples_;
   T* row_ = nullptr;
@@ -101,11 +126,25 @@ class SymmetrySum {
     if (set != set_) {
       radial_.fill(tables_.radial + 3 * set * tables_.n_radial);
       angular_.fill(tables_, tables_.products + 2 * set * tables_.n_angular);
+      if constexpr (Formula::kPairsShared) {
+        if (with_molecules_) rows_.fill(formula_, angular_);
+      }
       set_ = set;
     }
-    staged_.gather(atoms_, tangents, n_channels_, atoms_.pair_offsets[center],
-                   atoms_.pair_offsets[center + 1], radial_cutoff_.radius, angular_cutoff_.radius);
-    staged_.finish(radial_cutoff_, angular_cutoff_);
+    if constexpr (Formula::kPairsShared) {
+      in_molecule_ =
+          with_molecules_ && molecule_.contains(formula_, atoms_, tangents, angular_, n_channels_,
+                                                center, radial_cutoff_, angular_cutoff_);
+      if (in_molecule_) {
+        staged_ = molecule_.staged(molecule_.row_of(center));
+        return;
+      }
+    }
+    gathered_.gather(atoms_, tangents, n_channels_, atoms_.pair_offsets[center],
+                     atoms_.pair_offsets[center + 1], radial_cutoff_.radius,
+                     angular_cutoff_.radius);
+    gathered_.finish(radial_cutoff_, angular_cutoff_);
+    staged_ = gathered_;
   }
 
   // R = |d| and u = d / |d|: dE/dd = (g_u - (g_u . u) u) / R + g_R u, for the neighbours i, i + 1,
@@ -129,6 +168,7 @@ class SymmetrySum {
       reported(d.y).store(y);
       reported(d.z).store(z);
       for (int64_t l = 0; l < kLanes && i + l < staged_.count; ++l) {
+        if (staged_.pairs[i + l] < 0) continue;  // the centre in its own row
         T* to = out + 3 * staged_.pairs[i + l];
         to[0] = x[l];
         to[1] = y[l];

@@ -1,6 +1,7 @@
 # make            environment and build            make test    all tests
 # make demo       train, evaluate, draw            make check   format, lint, types
 # make bench      benchmark table                  make docs    lessons and reference as site/
+# make gpu        on a GPU: its tests, compute-sanitizer, benchmarks; within 30 minutes
 # make clean      removes what was built           (SHORT=1: lessons in seconds)
 #
 # Everything lives in .venv of this checkout. PYTHON chooses the interpreter it is made with.
@@ -14,7 +15,7 @@ TORCH ?= torch==2.13.0
 WORKERS ?= 2
 
 .DEFAULT_GOAL := build
-.PHONY: build demo test check format bench docs clean
+.PHONY: build demo test check format bench gpu docs clean
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -63,6 +64,17 @@ format: $(VENV)/.dev
 
 bench: build
 	$(BIN)/python -m benchmarks
+
+# Seconds that each part may take. Without torch's cache of memory every tensor has bounds of its own.
+GPU_PART = timeout 420 env PYTHONUNBUFFERED=1
+SANITIZER = $(GPU_PART) PYTORCH_NO_CUDA_MEMORY_CACHING=1 compute-sanitizer --error-exitcode 1 --tool
+GPU_TESTS = $(BIN)/python -m pytest -m gpu tests/test_gpu.py tests/test_gpu_pairs.py
+gpu: build
+	$(BIN)/python -c "import torch; assert torch.cuda.is_available(), 'torch sees no CUDA GPU'"
+	$(GPU_PART) $(GPU_TESTS)
+	$(SANITIZER) memcheck $(GPU_TESTS) -q -k "not 32_bits and not graph and not water"
+	$(SANITIZER) racecheck $(GPU_TESTS) -q -k "same_as_the_cpu and neighbours or differences"
+	$(GPU_PART) $(BIN)/python -m benchmarks.gpu --out benchmarks/results/gpu.json
 
 $(VENV)/.docs: pyproject.toml | $(VENV)/.requirements
 	$(INSTALL) --quiet --editable ".[docs]" --no-build-isolation

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import gpu_static, training
+from benchmarks import gpu, gpu_static, training
 from benchmarks.workloads import claisen
 
 
@@ -68,3 +68,21 @@ def test_kernels_are_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     tool.write_text("#!/bin/sh\n")
     with pytest.raises(SystemExit):
         gpu_static.main(["--cuobjdump", str(tool)])
+
+
+def test_gpu_script_runs_where_there_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its cases and checks, on the CPU with small sizes."""
+    monkeypatch.setattr(gpu, "SECONDS", 0.0)
+    out = tmp_path / "gpu.json"
+    sizes = ["--device", "cpu", "--molecules", "3", "--atoms", "9", "--peers", "2"]
+    assert gpu.main([*sizes, "--out", str(out)]) == 0
+    report = json.loads(out.read_text())
+    names = {row["name"] for row in report["rows"]}
+    assert {"3 molecules, ANI-1x: Jᵀv", "1 molecule, ANI-1x: G, CUDA graph"} <= names
+    assert all(row["ms"] > 0 for row in report["rows"])
+    assert "commit" in report["environment"]
+    monkeypatch.setattr(gpu, "LIMIT", 0.0)
+    with pytest.raises(AssertionError, match="features are off"):
+        gpu.main(sizes)

@@ -19,7 +19,8 @@ import torch
 ROOT = Path(__file__).parent.parent
 SOURCES = sorted((ROOT / "csrc" / "ops").glob("*.cu"))
 ARCHITECTURES = ("sm_80", "sm_90")
-FLAGS = ["-std=c++20", "-O3", "-DTORCH_TARGET_VERSION=0x020b000000000000"]
+FLAGS = ["-std=c++20", "-O3", "-prec-div=false", "-prec-sqrt=false"]
+FLAGS += ["-DTORCH_TARGET_VERSION=0x020b000000000000"]
 WARNINGS = ["-Xptxas=-v", "--Werror=all-warnings"]
 #: 32-bit registers of a multiprocessor, and threads of every block (loops/cuda: four warps)
 REGISTERS, THREADS = 65536, 128

@@ -45,11 +45,20 @@ PYMLP_INLINE float nearest(float x) { return std::nearbyint(x); }
 PYMLP_INLINE double nearest(double x) { return std::nearbyint(x); }
 PYMLP_INLINE float square_root(float x) { return std::sqrt(x); }
 PYMLP_INLINE double square_root(double x) { return std::sqrt(x); }
-PYMLP_INLINE float exponential(float x) { return std::exp(x); }
 PYMLP_INLINE double exponential(double x) { return std::exp(x); }
 PYMLP_INLINE float logarithm(float x) { return std::log(x); }
 PYMLP_INLINE double logarithm(double x) { return std::log(x); }
 // clang-format on
+
+// On a GPU by its special function unit, with half of expf's instructions: 2 + 1.2 |x| units in the
+// last place (CUDA's guide), so that a decaying exponential is right to 3e-7 of its largest value.
+PYMLP_INLINE float exponential(float x) {
+#ifdef __CUDA_ARCH__
+  return __expf(x);
+#else
+  return std::exp(x);
+#endif
+}
 
 constexpr double kPi = 3.14159265358979323846;
 

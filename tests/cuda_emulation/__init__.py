@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import shutil
 import subprocess
@@ -69,15 +70,20 @@ def run(program: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, env=environment)
 
 
-def _call(program: Path, folder: Path, seed: int, what: str, items: list[Any]) -> bytes:
-    """Write ints, floats and tensors as they are; return what the program wrote."""
-    source, target = folder / "in", folder / "out"
-    with open(source, "wb") as file:
+def _write(path: Path, items: list[Any]) -> None:
+    """Write ints, floats and tensors as they are."""
+    with open(path, "wb") as file:
         for item in items:
             if isinstance(item, Tensor):
                 file.write(item.contiguous().numpy().tobytes())
             else:
                 file.write(np.float64(item) if isinstance(item, float) else np.int64(item))
+
+
+def _call(program: Path, folder: Path, seed: int, what: str, items: list[Any]) -> bytes:
+    """Return what the program wrote."""
+    source, target = folder / "in", folder / "out"
+    _write(source, items)
     done = run(program, seed, what, source, target)
     assert done.returncode == 0, f"{what}: exit status {done.returncode}\n{done.stderr[-4000:]}"
     return target.read_bytes()
@@ -94,11 +100,30 @@ def symmetry(
     tangents: Tensor,
 ) -> dict[str, Tensor]:
     """All passes of one descriptor op, by the emulated kernels. ``rest`` as the op takes it."""
+    items, shapes = _symmetry_items(family, displacements, rest, grad_features, tangents)
+    dtype = np.float32 if displacements.dtype == torch.float32 else np.float64
+    values = np.frombuffer(_call(program, folder, seed, family, items), dtype=dtype)
+    ends = np.cumsum([int(np.prod(shape)) for shape in shapes])
+    assert values.size == ends[-1]
+    parts = np.split(values, ends[:-1])
+    return {
+        name: torch.from_numpy(part.reshape(shape).copy())
+        for name, part, shape in zip(OUTPUTS, parts, shapes, strict=True)
+    }
+
+
+def _symmetry_items(
+    family: str,
+    displacements: Tensor,
+    rest: tuple[Any, ...],
+    grad_features: Tensor,
+    tangents: Tensor,
+) -> tuple[list[Any], tuple[tuple[int, ...], ...]]:
+    """What the program reads, and the shapes of what it writes."""
     (offsets, neighbors, types, channels, weights, radial, distances, angles, products) = rest[:9]
     n_channels, radial_cutoff, angular_cutoff, cutoff_function, variant = rest[9:]
     n_atoms, n_pairs = types.numel(), neighbors.numel()
-    n_features = n_channels * radial.shape[1]
-    n_features += n_channels * (n_channels + 1) // 2 * products.shape[1]
+    n_features = _n_features(rest)
     sizes = [
         displacements.element_size(),
         n_atoms,
@@ -116,18 +141,43 @@ def symmetry(
     reals = [radial_cutoff, angular_cutoff, float(variant) if family == "ani" else 1.0]
     arrays = [displacements, offsets, neighbors, types, channels, weights]
     arrays += [radial, distances, angles, products, grad_features, tangents]
-    written = _call(program, folder, seed, family, [*sizes, *map(float, reals), *arrays])
     rows, vectors = (n_atoms, n_features), (n_pairs, 3)
     shapes = (rows, vectors, rows, rows, vectors, (n_pairs, n_features, 3))
-    dtype = np.float32 if displacements.dtype == torch.float32 else np.float64
-    values = np.frombuffer(written, dtype=dtype)
-    ends = np.cumsum([int(np.prod(shape)) for shape in shapes])
-    assert values.size == ends[-1]
-    parts = np.split(values, ends[:-1])
-    return {
-        name: torch.from_numpy(part.reshape(shape).copy())
-        for name, part, shape in zip(OUTPUTS, parts, shapes, strict=True)
-    }
+    return [*sizes, *map(float, reals), *arrays], shapes
+
+
+def counted(
+    program: Path,
+    folder: Path,
+    family: str,
+    displacements: Tensor,
+    rest: tuple[Any, ...],
+    costs: tuple[float, ...],
+) -> dict[str, dict[str, float]]:
+    """The arithmetic of every pass but the Jacobian, for float32 numbers; see count.cpp."""
+    shape = (len(rest[0]) - 1, _n_features(rest))
+    ones, tangents = torch.ones(shape), torch.ones_like(displacements)
+    items, _ = _symmetry_items(family, displacements, rest, ones, tangents)
+    source = folder / "in"
+    # A number that is counted holds where it comes from, too: nowhere.
+    counted = [_with_origin(item) for item in items]
+    _write(source, counted)
+    done = run(program, family, source, *costs)
+    assert done.returncode == 0, done.stderr
+    result: dict[str, dict[str, float]] = json.loads(done.stdout)
+    return result
+
+
+def _with_origin(item: Any) -> Any:
+    if not isinstance(item, Tensor) or item.dtype != torch.float32:
+        return item
+    return torch.stack([item, torch.zeros_like(item)], dim=-1)
+
+
+def _n_features(rest: tuple[Any, ...]) -> int:
+    radial, products, n_channels = rest[5], rest[8], rest[9]
+    pairs: int = n_channels * (n_channels + 1) // 2
+    return int(n_channels * radial.shape[1] + pairs * products.shape[1])
 
 
 def all_pairs(

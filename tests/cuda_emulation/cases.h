@@ -52,6 +52,7 @@ class Writer {
       std::exit(2);
     }
   }
+  void end_of_pass(const char*) {}
 
  private:
   std::FILE* file_;

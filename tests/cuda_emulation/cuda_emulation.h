@@ -45,6 +45,9 @@ struct Built {
 };
 inline Built built;  // what the running thread sees as threadIdx, blockIdx, blockDim, gridDim
 
+// Called with a thread of every warp that begins, or goes on after its lanes or its block have met.
+inline void (*on_meeting)(std::size_t thread) = nullptr;
+
 // What a thread waits for.
 enum class Wait { none, ended, warp_barrier, ballot, shuffle, block_barrier };
 
@@ -70,6 +73,7 @@ class Block {
     body_ = &body;
     if (shared_size_ > 0) std::memset(shared_.get(), 0xff, shared_size_);  // every number is a NaN
     for (auto& fiber : fibers_) start(fiber);
+    note_meetings();
     for (;;) {
       for (std::size_t i = order_.size() - 1; i > 0; --i) {
         std::swap(order_[i], order_[random() % (i + 1)]);
@@ -195,7 +199,13 @@ class Block {
       fibers_[i].met = fibers_[i].given;
       fibers_[i].wait = Wait::none;
     }
+    if (on_meeting != nullptr) on_meeting(first);
     return true;
+  }
+
+  void note_meetings() const {
+    if (on_meeting == nullptr) return;
+    for (std::size_t warp = 0; warp < fibers_.size(); warp += kWarp) on_meeting(warp);
   }
 
   bool meet_block() {
@@ -205,6 +215,7 @@ class Block {
       }
     }
     for (auto& fiber : fibers_) fiber.wait = Wait::none;
+    note_meetings();
     return true;
   }
 

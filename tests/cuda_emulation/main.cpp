@@ -28,7 +28,8 @@ int main(int n, char** arguments) {
   } else if (what == "differences") {
     single ? pymlp::run_differences<float>(in, out) : pymlp::run_differences<double>(in, out);
   } else if (ani || what == "behler_parrinello") {
-    single ? pymlp::run_symmetry<float>(ani, in, out) : pymlp::run_symmetry<double>(ani, in, out);
+    single ? pymlp::run_symmetry<float>(ani, true, in, out)
+           : pymlp::run_symmetry<double>(ani, true, in, out);
   } else if (what == "environment") {
     single ? pymlp::run_environment<float>(in, out) : pymlp::run_environment<double>(in, out);
   } else if (what == "contraction") {

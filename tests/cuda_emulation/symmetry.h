@@ -6,8 +6,8 @@
 
 namespace pymlp {
 
-template <class T>
-void run_symmetry(bool ani, Reader& in, Writer& out) {
+template <class T, class Out>
+void run_symmetry(bool ani, bool with_jacobian, Reader& in, Out& out) {
   SymmetryPass<T> pass{};
   auto& atoms = pass.atoms;
   auto& tables = pass.tables;
@@ -71,6 +71,7 @@ void run_symmetry(bool ani, Reader& in, Writer& out) {
     p.features = features.get();
     run(Pass::forward, p);
     out.array(features, n_rows);
+    out.end_of_pass("forward");
   }
   {
     const auto vjp = unwritten<T>(3 * n_pairs);
@@ -79,6 +80,7 @@ void run_symmetry(bool ani, Reader& in, Writer& out) {
     p.grad_displacements = vjp.get();
     run(Pass::backward, p);
     out.array(vjp, 3 * n_pairs);
+    out.end_of_pass("backward");
   }
   {
     const auto jvp = unwritten<T>(n_rows);
@@ -87,6 +89,7 @@ void run_symmetry(bool ani, Reader& in, Writer& out) {
     p.features = jvp.get();
     run(Pass::jvp, p);
     out.array(jvp, n_rows);
+    out.end_of_pass("jvp");
   }
   {
     const auto jvp = unwritten<T>(n_rows), curvature = unwritten<T>(3 * n_pairs);
@@ -98,13 +101,15 @@ void run_symmetry(bool ani, Reader& in, Writer& out) {
     run(Pass::double_backward, p);
     out.array(jvp, n_rows);
     out.array(curvature, 3 * n_pairs);
+    out.end_of_pass("double_backward");
   }
-  {
+  if (with_jacobian) {
     const auto jacobian = unwritten<T>(3 * n_pairs * n_features);
     SymmetryPass<T> p = pass;
     p.jacobian = jacobian.get();
     run(Pass::jacobian, p);
     out.array(jacobian, 3 * n_pairs * n_features);
+    out.end_of_pass("jacobian");
   }
 }
 

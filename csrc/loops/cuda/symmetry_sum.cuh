@@ -22,7 +22,7 @@ PYMLP_INLINE int64_t parameter_set(const SymmetryPass<T>& pass, int64_t center) 
 }
 
 // features of the pass, for Dual numbers their slopes. One warp owns a centre and its row.
-// sm_90: float 56 registers, Dual<float> 72, double 91, Dual<double> 96. Shared memory per block of
+// sm_90: float 64 registers, Dual<float> 72, double 91, Dual<double> 96. Shared memory per block of
 // four warps: ANI-1x 15.0, 21.0, 21.2, 33.9 KiB, BP paper set 17.5, 26.5, 26.8, 45.5 KiB.
 template <class Formula, class N>
 __global__ void __launch_bounds__(4 * kWarp, blocks_at_a_time<N>())
@@ -46,8 +46,8 @@ __global__ void __launch_bounds__(4 * kWarp, blocks_at_a_time<N>())
 }
 
 // grad_displacements of the pass, for Dual numbers their slopes. One warp owns a centre and the
-// rows of its pairs. sm_90: float 80 registers, Dual<float> 84 (BP 96), double 104 (108),
-// Dual<double> 136 (152). Shared memory per block: ANI-1x 26.0, 39.0, 39.2, 33.2 KiB, BP paper
+// rows of its pairs. sm_90: float 80 registers, Dual<float> 100 (BP 103), double 102 (109),
+// Dual<double> 136 (147). Shared memory per block: ANI-1x 26.0, 39.0, 39.2, 33.2 KiB, BP paper
 // set 29.5, 46.5, 46.8, 41.1 KiB; for Dual<double> a block has two warps, otherwise four.
 template <class Formula, class N>
 __global__ void __launch_bounds__(4 * kWarp, blocks_at_a_time<N>())
@@ -105,7 +105,7 @@ __global__ void __launch_bounds__(4 * kWarp, blocks_at_a_time<N>())
 }
 
 // jacobian of the pass. One warp owns a centre, goes through its neighbours, and writes the row of
-// each. sm_90: float 104 registers (BP 108), double 131 (138). Shared memory per block: ANI-1x 24.0
+// each. sm_90: float 102 registers (BP 106), double 131 (138). Shared memory per block: ANI-1x 24.0
 // and 40.2 KiB, BP paper set 29.5 and (two warps) 26.2 KiB.
 template <class Formula, class T>
 __global__ void __launch_bounds__(4 * kWarp, blocks_at_a_time<Dual<T>>())

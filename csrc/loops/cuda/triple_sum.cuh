@@ -257,8 +257,12 @@ class TripleSum {
     decode(cursor, &j, &k);
     const Triple<N> triple = make_triple(formula_, staged_.neighbors[j], staged_.neighbors[k]);
     N* row = scratch_.tile + lane_index() * scratch_.stride;
-    const Angle<N> angle = make_angle(triple.cosine);
-    for (int a = 0; a < n_angles_; ++a) row[a] = angle_factor(angle, scratch_.angles[a]).value;
+    const Angle<N> angle[1] = {make_angle(triple.cosine)};
+    for (int a = 0; a < n_angles_; ++a) {
+      N value[1];
+      angle_values(angle, scratch_.angles[a], value);
+      row[a] = value[0];
+    }
     for (int d = 0; d < n_distances_; ++d) {
       row[n_angles_ + d] =
           triple.weight * formula_.distance_factor(triple.distance, scratch_.distances[d]).value;

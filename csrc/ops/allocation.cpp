@@ -72,7 +72,7 @@ class LargeBlocks {
   }
 
  private:
-  static constexpr size_t kPage = 2 << 20, kMostKept = 512 << 20;
+  static constexpr size_t kPage = 2 << 20, kMostKept = size_t{1} << 30;
 
   std::mutex mutex_;
   std::vector<Block> kept_;  // the longest unused first

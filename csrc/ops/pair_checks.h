@@ -61,11 +61,7 @@ inline PairTopology checked_topology(const Tensor& pair_offsets, const Tensor& n
     ascending = ascending && pairs.first[i] <= pairs.first[i + 1];
   }
   require(ascending, "pair_offsets: expected to ascend from 0 to P = ", pairs.pairs);
-  uint64_t largest = 0;  // a negative index is a huge unsigned one
-  for (int64_t p = 0; p < pairs.pairs; ++p) {
-    largest = std::max(largest, static_cast<uint64_t>(pairs.other[p]));
-  }
-  require(pairs.pairs == 0 || largest < static_cast<uint64_t>(pairs.atoms),
+  require(all_within(pairs.other, pairs.pairs, pairs.atoms),
           "neighbors: expected values in 0 ... A - 1 = ", pairs.atoms - 1);
   return pairs;
 }

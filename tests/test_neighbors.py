@@ -419,6 +419,18 @@ def test_stress_is_the_strain_derivative_of_the_energy_per_volume() -> None:
     assert bool(tensor[1:].isfinite().all())
 
 
+@pytest.mark.parametrize("n_pairs", [0, 5, 1024, 2500])
+def test_the_virial_of_one_cell_is_the_sum_over_its_pairs(n_pairs: int) -> None:
+    generator = torch.Generator().manual_seed(n_pairs)
+    g, d = torch.randn(2, n_pairs, 3, generator=generator, dtype=torch.float64)
+    offsets, index = torch.tensor([0, n_pairs]), torch.zeros(n_pairs, dtype=torch.int64)
+    pairs = NeighborList(offsets, index, None, 4.0)
+    cell = torch.eye(3, dtype=torch.float64)[None] * 2
+    stress = stress_from_pairs(g, d, pairs, cell, index[:1])
+    virial = torch.einsum("pi,pj->ij", g, d)
+    torch.testing.assert_close(stress[0], (virial + virial.T) / 16)
+
+
 def test_the_same_list_from_any_number_of_threads() -> None:
     generator = np.random.default_rng(2)
     grid = np.array(list(itertools.product(range(11), repeat=3))) * 2.0

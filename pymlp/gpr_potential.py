@@ -22,6 +22,7 @@ from pymlp.gaussian_process.prediction import evaluate
 from pymlp.gaussian_process.state import from_state, moved, posterior_bytes, to_state
 from pymlp.gaussian_process.training_set import equal_numbers
 from pymlp.neighbors import NeighborList
+from pymlp.pair_ops import sum_by_structure
 from pymlp.potential import Potential, Prediction
 from pymlp.structures import Batch
 
@@ -148,7 +149,7 @@ class GaussianProcessPotential(Potential):
                         force -= pull_beside(other_slopes).view_as(force)
                 if with_stress:
                     tensor = neighbors.stress_from_pairs(pull, d, neighbor_list, batch.cell, index)
-            energy = atomic.new_zeros(len(batch)).index_add(0, index, atomic)
+            energy = sum_by_structure(atomic, index, len(batch))
             deviations = None
             if self.uncertainty if uncertainty is None else uncertainty:
                 deviations = self._deviations(batch, forces and spread)

@@ -265,12 +265,12 @@ def stress_from_pairs(
         [B, 3, 3] eV/Å^3, symmetric; NaN for structures without a volume.
     """
     if cell.shape[0] == 1:
-        virial = _product(pair_gradients, pair_displacements)
+        virial = _product(pair_gradients, pair_displacements).reshape(1, 3, 3)
     else:
         outer = pair_gradients[:, :, None] * pair_displacements[:, None, :]
-        owner = structure_index.index_select(0, neighbor_list.centers)
-        virial = outer.new_zeros(cell.shape[0], 9).index_add(0, owner, outer.reshape(-1, 9))
-    virial = virial.reshape(-1, 3, 3)
+        virial = pair_ops.sum_by_structure(
+            outer, structure_index, cell.shape[0], neighbor_list.pair_offsets
+        )
     volume = torch.linalg.det(cell).abs()
     volume = torch.where(volume > 0, volume, torch.full_like(volume, math.nan))
     return 0.5 * (virial + virial.transpose(1, 2)) / volume[:, None, None]

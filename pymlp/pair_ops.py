@@ -55,6 +55,75 @@ def centers_of(pair_offsets: Tensor, n_pairs: int) -> Tensor:
     return atoms.repeat_interleave(pair_offsets.diff(), output_size=n_pairs)
 
 
+class _SegmentSum(torch.autograd.Function):
+    """Sums of the rows between offsets [S+1], always in the same order; any derivative."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, offsets: Tensor) -> Tensor:
+        ctx.save_for_backward(offsets)
+        ctx.n_rows = len(values)
+        # unsafe: without a look at the offsets, for which the host would wait
+        return torch.segment_reduce(values, "sum", offsets=offsets, axis=0, unsafe=True)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Any:
+        (offsets,) = ctx.saved_tensors
+        result: Tensor = _SegmentRows.apply(grad, offsets, ctx.n_rows)
+        return result, None
+
+
+class _SegmentRows(torch.autograd.Function):
+    """The adjoint: a segment's value in each of its rows."""
+
+    @staticmethod
+    def forward(ctx: Any, sums: Tensor, offsets: Tensor, n_rows: int) -> Tensor:
+        ctx.save_for_backward(offsets)
+        return sums.index_select(0, centers_of(offsets, n_rows))
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Any:
+        result: Tensor = _SegmentSum.apply(grad, *ctx.saved_tensors)
+        return result, None, None
+
+
+def sum_by_structure(
+    values: Tensor, structure_index: Tensor, n_structures: int, pair_offsets: Tensor | None = None
+) -> Tensor:
+    """Return sums over each structure's atoms; the same bits every time, on CUDA too.
+
+    Args:
+        values: [A, ...], or [P, ...] with ``pair_offsets``: of pairs, which belong to their centre.
+        structure_index: [A] int64, the structure of each atom.
+        n_structures: B.
+        pair_offsets: [A+1] int64, first pair of every centre.
+
+    Returns:
+        [B, ...]; differentiable any number of times.
+    """
+    on_cpu = values.device.type == "cpu"
+    if n_structures == 1 and not (on_cpu and pair_offsets is None):
+        return values.sum(dim=0, keepdim=True)
+    if on_cpu:  # one after the other, on any number of threads
+        index = structure_index
+        if pair_offsets is not None:
+            index = index.index_select(0, centers_of(pair_offsets, len(values)))
+        return values.new_zeros(n_structures, *values.shape[1:]).index_add(0, index, values)
+    return _without_atomics(values, structure_index, n_structures, pair_offsets)
+
+
+def _without_atomics(
+    values: Tensor, structure_index: Tensor, n_structures: int, pair_offsets: Tensor | None
+) -> Tensor:
+    if pair_offsets is not None:
+        values = _SegmentSum.apply(values, pair_offsets)
+    index, order = structure_index.sort(stable=True)
+    first = torch.arange(n_structures + 1, device=index.device)
+    result: Tensor = _SegmentSum.apply(
+        values.index_select(0, order), torch.searchsorted(index, first)
+    )
+    return result
+
+
 def _register_pair_differences() -> None:
     # Two linear maps, each the adjoint of the other, so that all derivatives are known.
     forward, backward = (ops._overload(f"pair_differences{kind}") for kind in ("", "_backward"))
@@ -88,11 +157,7 @@ def _register_image_differences() -> None:
         by_cell = None
         if ctx.needs_input_grad[1]:
             outer = shifts.to(grad.dtype)[:, :, None] * grad[:, None, :]
-            if len(cell) == 1:
-                by_cell = outer.sum(dim=0, keepdim=True)
-            else:
-                index = owner.index_select(0, centers_of(offsets, len(neighbors)))
-                by_cell = torch.zeros_like(cell).index_add(0, index, outer)
+            by_cell = sum_by_structure(outer, owner, len(cell), offsets)
         return ops._with_none(ctx, by_position, by_cell)
 
     ops._register_autograd("image_differences", vjp)

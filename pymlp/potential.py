@@ -18,6 +18,7 @@ from pymlp.devices import chosen_device
 from pymlp.fused_networks import FusedNetworks, energies_and_slopes_to_train
 from pymlp.neighbors import NeighborList
 from pymlp.networks import ElementGroups, ElementNetworks, group_by_element
+from pymlp.pair_ops import sum_by_structure
 from pymlp.prediction import Prediction, committee_statistics
 from pymlp.structures import Batch
 
@@ -282,7 +283,7 @@ class Potential(nn.Module):
             ]
         )
         mean = atomic.mean(dim=0)
-        return mean.new_zeros(len(batch)).index_add(0, batch.structure_index, mean)
+        return sum_by_structure(mean, batch.structure_index, len(batch))
 
     def energy_and_forces(
         self,
@@ -342,7 +343,7 @@ class Potential(nn.Module):
             mean = torch.stack(atomic).mean(dim=0)
             pull = self.descriptor.geometry_vjp(slope, d, neighbor_list, types)
             forces = neighbors.forces_from_pairs(pull, neighbor_list)
-        return mean.new_zeros(len(batch)).index_add(0, index, mean), forces
+        return sum_by_structure(mean, index, len(batch)), forces
 
     def _groups(self, batch: Batch, types: Tensor) -> ElementGroups:
         key = ("groups", self.elements)

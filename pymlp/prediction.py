@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from pymlp.neighbors import NeighborList, forces_from_pairs
+from pymlp.pair_ops import sum_by_structure
 from pymlp.structures import Batch
 
 __all__ = ["Prediction", "committee_statistics"]
@@ -85,8 +86,7 @@ def _in_torch(
     neighbor_list: NeighborList,
 ) -> tuple[Tensor, Tensor | None, Tensor, Tensor | None, Tensor | None]:
     """The same for any device."""
-    totals = energies.new_zeros(len(energies), len(batch))
-    totals = totals.index_add(1, batch.structure_index, energies)
+    totals = sum_by_structure(energies.T, batch.structure_index, len(batch)).T
     several = len(energies) > 1
     energy_std = totals.std(dim=0) if several else None
     forces, forces_std = None, None

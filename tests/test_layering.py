@@ -154,7 +154,7 @@ PYTHON_LAYERS: dict[str, set[str]] = {
     "gaussian_process on structures": {"covariances", "gaussian_process", "model_files"}
     | DESCRIPTORS,
     "model_files": {"atomic_files"},
-    "prediction": {"neighbors"} | DATA,
+    "prediction": {"neighbors", "pair_ops"} | DATA,
     "potential": {
         "prediction",
         "devices",

@@ -148,6 +148,27 @@ def test_images_are_moved_by_their_cells(n_cells: int) -> None:
     )
 
 
+@pytest.mark.parametrize("of_pairs", [False, True])
+def test_sums_of_structures_without_atomics(of_pairs: bool) -> None:
+    """What CUDA does, here on the CPU: any order of structures, some without atoms."""
+    _, offsets, _ = pairs(7, 40)
+    index = torch.tensor([3, 0, 0, 5, 3, 3, 1])
+    values = torch.randn(40 if of_pairs else 7, 2, 3, dtype=torch.float64, requires_grad=True)
+    given = (index, 6, offsets if of_pairs else None)
+    expected = pair_ops.sum_by_structure(values, *given)
+    assert torch.allclose(pair_ops._without_atomics(values, *given), expected, rtol=1e-14)
+    assert bool((expected[torch.tensor([2, 4])] == 0).all())
+
+    def sums(values: Tensor) -> Tensor:
+        return pair_ops._without_atomics(values, *given)
+
+    assert torch.autograd.gradcheck(sums, (values,))
+    assert torch.autograd.gradgradcheck(sums, (values,))
+    none = values[:0].detach()
+    empty = (index[:0], 2, offsets[:1] if of_pairs else None)
+    assert pair_ops._without_atomics(none, *empty).tolist() == torch.zeros(2, 2, 3).tolist()
+
+
 def test_images_refuse_what_does_not_fit() -> None:
     _, offsets, neighbors = pairs(4, 6)
     good = {

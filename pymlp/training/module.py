@@ -24,6 +24,7 @@ from pymlp.descriptors.base import Descriptor
 from pymlp.fused_networks import energies_and_slopes_to_train
 from pymlp.neighbors import forces_from_pairs
 from pymlp.networks import ElementNetworks
+from pymlp.pair_ops import sum_by_structure
 from pymlp.training.dataset import TrainingBatch
 from pymlp.training.schedule import LossWeights, PlateauState, learning_rate_factor
 
@@ -56,7 +57,7 @@ def energies_and_forces(
 
 
 def _sums(atomic: Tensor, batch: TrainingBatch) -> Tensor:
-    return atomic.new_zeros(batch.n_structures).index_add(0, batch.structure_index, atomic)
+    return sum_by_structure(atomic, batch.structure_index, batch.n_structures)
 
 
 @dataclass

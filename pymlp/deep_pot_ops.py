@@ -80,62 +80,8 @@ def _refuse(text: str) -> Any:
 # -- environment matrix -------------------------------------------------------------------------
 
 
-def _register_environment() -> None:
-    name = "environment_matrix"
-    backward, jvp, double_backward = (
-        _overload(f"{name}_{kind}") for kind in ("backward", "jvp", "double_backward")
-    )
-
-    def forward_vjp(ctx: Any, grad: Tensor) -> Any:
-        return _with_none(ctx, backward(grad, *_inputs(ctx)))
-
-    def backward_vjp(ctx: Any, grad: Tensor) -> Any:
-        grad_output, *rest = _inputs(ctx)
-        if not ctx.needs_input_grad[1]:  # training on forces
-            return _with_none(ctx, jvp(grad, *rest))
-        return _with_none(ctx, *double_backward(grad, grad_output, *rest))
-
-    def jvp_vjp(ctx: Any, grad: Tensor) -> Any:
-        tangents, *rest = _inputs(ctx)
-        along = backward(grad, *rest)
-        if not ctx.needs_input_grad[1]:
-            return _with_none(ctx, along)
-        return _with_none(ctx, along, double_backward(tangents, grad, *rest)[1])
-
-    refuse = _refuse(
-        f"pymlp::{name}: third derivatives, and derivatives of its Jacobian, are not available; "
-        f"{name} is differentiable twice. Detach the displacements, or take the derivative by "
-        "finite differences of second derivatives."
-    )
-    for kind, derivative, n_inputs in (
-        ("", forward_vjp, 1),
-        ("_backward", backward_vjp, 2),
-        ("_jvp", jvp_vjp, 2),
-        ("_double_backward", refuse, 3),
-        ("_jacobian", refuse, 1),
-    ):
-        _register_autograd(f"{name}{kind}", derivative, n_inputs)
-
-    def rows(displacements: Tensor, *_: Any) -> Tensor:
-        return displacements.new_empty((displacements.shape[0], 4))
-
-    def vectors(grad_output: Tensor, displacements: Tensor, *_: Any) -> Tensor:
-        return displacements.new_empty(displacements.shape)
-
-    fakes: dict[str, Any] = {
-        "": rows,
-        "_backward": vectors,
-        "_jvp": lambda tangents, displacements, *_: rows(displacements),
-        "_double_backward": lambda u, g, displacements, *_: (
-            rows(displacements),
-            vectors(g, displacements),
-        ),
-        "_jacobian": lambda displacements, *_: displacements.new_empty(
-            (displacements.shape[0], 4, 3)
-        ),
-    }
-    for kind, fake in fakes.items():
-        torch.library.register_fake(f"pymlp::{name}{kind}", fake)
+def _fake_rows(displacements: Tensor, *_: Any) -> Tensor:
+    return displacements.new_empty((displacements.shape[0], 4))
 
 
 # -- contraction --------------------------------------------------------------------------------
@@ -247,7 +193,7 @@ def _register_functions(name: str, weights: str, n_functions: Callable[..., int]
         torch.library.register_fake(f"pymlp::{name}{kind}", fake)
 
 
-_register_environment()
+ops._register_family("environment_matrix", _fake_rows)
 _register_contraction()
 _register_functions("deep_pot_se_table", "table", lambda *rest: rest[-2])
 _register_functions("deep_pot_se_networks", "weights", lambda *rest: rest[-2][-1])

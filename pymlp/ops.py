@@ -100,7 +100,7 @@ def _with_none(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]
     return (*gradients, *(None for _ in range(len(ctx.needs_input_grad) - len(gradients))))
 
 
-def _register_autograd(name: str, derivative: Callable[..., Any], n_inputs: int = 3) -> None:
+def _register_autograd(name: str, derivative: Callable[..., Any], n_inputs: int) -> None:
     """Give an op its derivative by some of its first ``n_inputs`` arguments.
 
     As ``torch.library.register_autograd``, at less than half its cost per call: features and
@@ -130,7 +130,8 @@ def _register_autograd(name: str, derivative: Callable[..., Any], n_inputs: int 
     _library.impl(name, kernel, "Autograd")
 
 
-def _register_family(family: str) -> None:
+def _register_family(family: str, fake_features: Callable[..., Tensor]) -> None:
+    """Autograd and fake kernels of five ops; ``fake_features`` gives the shape of the first's."""
     backward, jvp, double_backward = (
         _overload(f"{family}_{kind}") for kind in ("backward", "jvp", "double_backward")
     )
@@ -158,21 +159,14 @@ def _register_family(family: str) -> None:
             "derivative by finite differences of second derivatives."
         )
 
-    derivatives: dict[str, Callable[..., Any]] = {
-        family: forward_vjp,
-        f"{family}_backward": backward_vjp,
-        f"{family}_jvp": jvp_vjp,
-        f"{family}_double_backward": refuse,
-        f"{family}_jacobian": refuse,
-    }
-    for name, derivative in derivatives.items():
-        _register_autograd(name, derivative)
-
-    def fake_features(displacements: Tensor, pair_offsets: Tensor, *rest: Any) -> Tensor:
-        radial, products, n_channels = rest[4], rest[7], rest[8]
-        pairs_of_channels = n_channels * (n_channels + 1) // 2
-        n_features = n_channels * radial.shape[1] + pairs_of_channels * products.shape[1]
-        return displacements.new_empty((pair_offsets.shape[0] - 1, n_features))
+    for kind, derivative, n_inputs in (
+        ("", forward_vjp, 1),
+        ("_backward", backward_vjp, 2),
+        ("_jvp", jvp_vjp, 2),
+        ("_double_backward", refuse, 3),
+        ("_jacobian", refuse, 1),
+    ):
+        _register_autograd(f"{family}{kind}", derivative, n_inputs)
 
     def fake_jvp(tangents: Tensor, *inputs: Any) -> Tensor:
         return fake_features(*inputs)
@@ -200,6 +194,13 @@ def _register_family(family: str) -> None:
         torch.library.register_fake(f"pymlp::{name}", fake)
 
 
+def _fake_symmetry_functions(displacements: Tensor, pair_offsets: Tensor, *rest: Any) -> Tensor:
+    radial, products, n_channels = rest[4], rest[7], rest[8]
+    pairs_of_channels = n_channels * (n_channels + 1) // 2
+    n_features = n_channels * radial.shape[1] + pairs_of_channels * products.shape[1]
+    return displacements.new_empty((pair_offsets.shape[0] - 1, n_features))
+
+
 def _refuse_cuda(name: str) -> Callable[..., Any]:
     def no_kernel(*args: Any) -> Any:
         raise RuntimeError(
@@ -212,7 +213,7 @@ def _refuse_cuda(name: str) -> Callable[..., Any]:
 
 
 for _family in FAMILIES:
-    _register_family(_family)
+    _register_family(_family, _fake_symmetry_functions)
 
 OP_NAMES = tuple(
     family + kind

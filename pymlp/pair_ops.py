@@ -144,7 +144,7 @@ def _register_pair_differences() -> None:
         ("pair_differences", forward_vjp, fake_forward),
         ("pair_differences_backward", backward_vjp, fake_backward),
     ):
-        ops._register_autograd(name, derivative)
+        ops._register_autograd(name, derivative, n_inputs=1)
         torch.library.register_fake(f"pymlp::{name}", fake)
 
 
@@ -160,7 +160,7 @@ def _register_image_differences() -> None:
             by_cell = sum_by_structure(outer, owner, len(cell), offsets)
         return ops._with_none(ctx, by_position, by_cell)
 
-    ops._register_autograd("image_differences", vjp)
+    ops._register_autograd("image_differences", vjp, n_inputs=2)
     torch.library.register_fake(
         "pymlp::image_differences",
         lambda positions, cell, index, offsets, neighbors, shifts: positions.new_empty(

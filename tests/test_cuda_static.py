@@ -24,6 +24,15 @@ FLAGS += ["-DTORCH_TARGET_VERSION=0x020b000000000000"]
 WARNINGS = ["-Xptxas=-v", "--Werror=all-warnings"]
 #: 32-bit registers of a multiprocessor, and threads of every block (loops/cuda: four warps)
 REGISTERS, THREADS = 65536, 128
+#: warps of a multiprocessor that the registers of kernels must leave room for; twelve for others
+WARPS = {
+    r"gather_differences|sum_mutual_pairs|sum_pairs_in_order|lay_out_cells": 64,
+    r"bin_atoms": 48,
+    r"symmetry_forward<.*<float>, float>|environment_rows|count_images|make_boxes|count_pairs": 32,
+    r"symmetry_forward<.*Dual<float>|contraction_of_center<.*float": 28,
+    r"symmetry_backward<.*<float>, float>|fill_images": 24,
+    r"symmetry_(backward|jacobian)<.*float": 16,
+}
 
 
 @dataclass(frozen=True)
@@ -85,7 +94,7 @@ def kernels(report: str) -> list[Kernel]:
 def test_compiles_without_spills(
     source: Path, architecture: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Warnings are errors; all values stay in registers; at least twelve warps find room."""
+    """Warnings are errors; all values stay in registers; as many warps find room as they should."""
     headers = ["-I", str(ROOT / "csrc"), "-isystem", str(Path(torch.__file__).parent / "include")]
     output = ["-cubin", "-arch", architecture, str(source), "-o", str(tmp_path / "kernel.cubin")]
     command = [nvcc(), *FLAGS, *WARNINGS, *headers, *output]
@@ -98,7 +107,8 @@ def test_compiles_without_spills(
     for kernel in found:
         assert kernel.spilled == 0, f"spills: {kernel}"
         assert kernel.stack == 0, f"local memory: {kernel}"
-        assert kernel.warps >= 12, f"too many registers: {kernel}"
+        least = next((n for name, n in WARPS.items() if re.search(name, kernel.name)), 12)
+        assert kernel.warps >= least, f"too many registers, {least} warps expected: {kernel}"
 
 
 def test_reading_of_ptxas() -> None:

@@ -182,4 +182,40 @@ PYMLP_INLINE void add_sums(const Dual<Lanes<T>> (&x)[n], const Column<Dual<Lanes
   add_sums(slopes, to_slopes, at);
 }
 
+// One round of the transposition below: blocks of `width` lanes change places.
+template <int width, class T, size_t... lane>
+PYMLP_INLINE void swap_blocks(Lanes<T>& a, Lanes<T>& b, std::index_sequence<lane...>) {
+  constexpr int count = Lanes<T>::count;
+  const auto x = a.v, y = b.v;
+  a = __builtin_shufflevector(x, y,
+                              (lane & width ? count + int(lane & ~size_t(width)) : int(lane))...);
+  b = __builtin_shufflevector(x, y, (lane & width ? count + int(lane) : int(lane) + width)...);
+}
+
+// A register's worth of registers, transposed: lane i of x[j] and lane j of x[i] change places.
+template <int width = 1, class T, int count = Lanes<T>::count>
+PYMLP_INLINE void transpose(Lanes<T> (&x)[count]) {
+  if constexpr (width < count) {
+#pragma GCC unroll 16
+    for (int i = 0; i < count; ++i) {
+      if ((i & width) == 0) {
+        swap_blocks<width>(x[i], x[i + width], std::make_index_sequence<count>());
+      }
+    }
+    transpose<2 * width>(x);
+  }
+}
+
+template <class T, int count = Lanes<T>::count>
+PYMLP_INLINE void transpose(Dual<Lanes<T>> (&x)[count]) {
+  Lanes<T> values[count], slopes[count];
+  for (int i = 0; i < count; ++i) {
+    values[i] = x[i].value;
+    slopes[i] = x[i].slope;
+  }
+  transpose(values);
+  transpose(slopes);
+  for (int i = 0; i < count; ++i) x[i] = {values[i], slopes[i]};
+}
+
 }  // namespace pymlp::inline PYMLP_SIMD

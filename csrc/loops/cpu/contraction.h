@@ -23,30 +23,6 @@ PYMLP_INLINE Lanes<T> load_first(const T* from, int64_t n) {
   return Lanes<T>::load(buffer);
 }
 
-// One round of the transposition below: blocks of `width` lanes change places.
-template <int width, class T, size_t... lane>
-PYMLP_INLINE void swap_blocks(Lanes<T>& a, Lanes<T>& b, std::index_sequence<lane...>) {
-  constexpr int count = Lanes<T>::count;
-  const auto x = a.v, y = b.v;
-  a = __builtin_shufflevector(x, y,
-                              (lane & width ? count + int(lane & ~size_t(width)) : int(lane))...);
-  b = __builtin_shufflevector(x, y, (lane & width ? count + int(lane) : int(lane) + width)...);
-}
-
-// A register's worth of registers, transposed: lane i of x[j] and lane j of x[i] change places.
-template <int width = 1, class T, int count = Lanes<T>::count>
-PYMLP_INLINE void transpose(Lanes<T> (&x)[count]) {
-  if constexpr (width < count) {
-#pragma GCC unroll 16
-    for (int i = 0; i < count; ++i) {
-      if ((i & width) == 0) {
-        swap_blocks<width>(x[i], x[i + width], std::make_index_sequence<count>());
-      }
-    }
-    transpose<2 * width>(x);
-  }
-}
-
 // The sums over the lanes of four registers.
 template <class T>
 PYMLP_INLINE void four_sums(const Lanes<T> (&x)[4], T* to) {

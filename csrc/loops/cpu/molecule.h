@@ -40,7 +40,7 @@ class Molecule {
     const int64_t size = most_ * rounded_up(most_, kLanes);
     n_distances_ = n_distances;
     arena.take<T>(kMostAtoms);  // lanes that wrap are loaded from up to a channel earlier
-    staged_.place(arena, size, n_channels, one_cutoff);
+    staged_.place(arena, size, 1, n_channels, one_cutoff);
     positions_.place(arena, kPitch);
     own_.place(arena, most_ * n_distances * kPitch);
     order_ = arena.take<int32_t>(most_);

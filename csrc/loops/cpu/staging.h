@@ -64,14 +64,62 @@ struct NeighborColumns {
     const N zero{Scalar<N>(0)};
     for (int64_t i = 0; i < n; i += kLanes) store(i, {{zero, zero, zero}, zero, zero});
   }
-  // Add the sums over the lanes of v to neighbour i.
-  PYMLP_INLINE void add_sums(int64_t i, Neighbor<N> v) const {
-    const N parts[] = {v.unit.x, v.unit.y, v.unit.z, v.distance, v.cutoff};
-    const Column<N> columns[] = {unit.x, unit.y, unit.z, distance, cutoff};
-    pymlp::PYMLP_SIMD::add_sums(parts, columns, i);
-  }
 
   static constexpr int kLanes = Lanes<Scalar<N>>::count;
+};
+
+// The same numbers in one row per neighbour: a sum over lanes is added to all five by one store.
+template <class N>
+class NeighborRows {
+ public:
+  static constexpr int kLanes = Lanes<Scalar<N>>::count;
+
+  void place(Arena& arena, int64_t n) { values_.place(arena, rounded_up(n, kLanes) * kRow); }
+  void clear(int64_t n) const {
+    for (int64_t at = 0; at < rounded_up(n, kLanes) * kRow; at += kLanes) {
+      values_.store(at, N(Scalar<N>(0)));
+    }
+  }
+  // Add the sums over the lanes of v to neighbour i.
+  PYMLP_INLINE void add_sums(int64_t i, Neighbor<N> v) const {
+    // Not from an array, of which the compiler makes copies through memory.
+    const auto part = [&](int k) {
+      return k == 0   ? v.unit.x
+             : k == 1 ? v.unit.y
+             : k == 2 ? v.unit.z
+             : k == 3 ? v.distance
+             : k == 4 ? v.cutoff
+                      : N(Scalar<N>(0));
+    };
+#pragma GCC unroll 4
+    for (int k = 0; k < kRow; k += kLanes) {
+      N group[kLanes];
+#pragma GCC unroll 16
+      for (int l = 0; l < kLanes; ++l) group[l] = part(k + l);
+      const int64_t at = i * kRow + k;
+      values_.store(at, values_.load(at) + sums_of_lanes(group));
+    }
+  }
+  // Add the first n neighbours to their columns.
+  void add_to(const NeighborColumns<N>& columns, int64_t n) const {
+    const Column<N> to[] = {columns.unit.x, columns.unit.y, columns.unit.z, columns.distance,
+                            columns.cutoff};
+    for (int64_t i = 0; i < n; i += kLanes) {
+#pragma GCC unroll 4
+      for (int k = 0; k < kRow; k += kLanes) {
+        N group[kLanes];
+        for (int l = 0; l < kLanes; ++l) group[l] = values_.load((i + l) * kRow + k);
+        transpose(group);
+        for (int l = 0; l < kLanes && k + l < kParts; ++l) {
+          to[k + l].store(i, to[k + l].load(i) + group[l]);
+        }
+      }
+    }
+  }
+
+ private:
+  static constexpr int kParts = 5, kRow = (kParts + kLanes - 1) / kLanes * kLanes;
+  Column<N> values_;
 };
 
 // The neighbours of one centre: by channel, and within a channel those inside the angular cutoff
@@ -86,10 +134,11 @@ class Staging {
   // Cutoff columns are times the element weight; that of `neighbors` is the angular one.
   NeighborColumns<N> neighbors;
   Column<N> cutoff_slope, radial_cutoff, radial_cutoff_slope;
-  int32_t* pairs = nullptr;  // index of the neighbour among the pairs of its centre
-  int64_t count = 0;
+  int32_t* pairs = nullptr;  // index of the neighbour among the pairs of the centres
+  int64_t count = 0, n_centers = 0;
 
-  void place(Arena& arena, int64_t capacity, int64_t n_channels, bool one_cutoff) {
+  void place(Arena& arena, int64_t capacity, int64_t max_centers, int64_t n_channels,
+             bool one_cutoff) {
     one_cutoff_ = one_cutoff;
     neighbors.place(arena, capacity);
     cutoff_slope.place(arena, capacity);
@@ -102,35 +151,41 @@ class Staging {
     }
     weight_.place(arena, capacity);
     pairs = arena.take<int32_t>(capacity);
-    starts_ = arena.take<int64_t>(2 * n_channels + 3);
+    starts_ = arena.take<int64_t>(2 * n_channels * max_centers + 3);
     bin_of_ = arena.take<int32_t>(capacity);
   }
 
-  // A channel is first(c) ... first(c + 1), its part inside the angular cutoff ends at middle(c).
+  // Channel c of centre i counts as i n_channels + c. It is first ... first of the next, its part
+  // inside the angular cutoff ends at middle.
   PYMLP_INLINE int64_t first(int64_t c) const { return starts_[2 * c]; }
   PYMLP_INLINE int64_t middle(int64_t c) const { return starts_[2 * c + 1]; }
 
-  // Gather the pairs [begin, end) that are inside one of the cutoffs.
+  // Gather the pairs of the centres [begin, end) that are inside one of the cutoffs.
   void gather(const Neighborhoods<T>& atoms, const T* tangents, int64_t n_channels, int64_t begin,
               int64_t end, T radial_radius, T angular_radius) {
     const T radius = std::max(radial_radius, angular_radius);
-    const int64_t n_bins = 2 * n_channels;
+    n_centers = end - begin;
+    const int64_t n_bins = 2 * n_channels * n_centers;
     std::fill(starts_, starts_ + n_bins + 3, 0);
-    for (int64_t p = begin; p < end; ++p) {
-      const T* d = atoms.displacements + 3 * p;
-      const T square = d[0] * d[0] + d[1] * d[1] + d[2] * d[2];
-      const int64_t channel = atoms.channels[atoms.types[atoms.neighbors[p]]];
-      const bool outside = !(square < radius * radius);
-      const int64_t bin = 2 * channel + !(square < angular_radius * angular_radius);
-      bin_of_[p - begin] = static_cast<int32_t>(outside ? -1 : bin);
-      starts_[bin + 2] += !outside;
+    const int64_t first_pair = atoms.pair_offsets[begin];
+    for (int64_t i = begin; i < end; ++i) {
+      const int64_t first_bin = 2 * n_channels * (i - begin);
+      for (int64_t p = atoms.pair_offsets[i]; p < atoms.pair_offsets[i + 1]; ++p) {
+        const T* d = atoms.displacements + 3 * p;
+        const T square = d[0] * d[0] + d[1] * d[1] + d[2] * d[2];
+        const int64_t channel = atoms.channels[atoms.types[atoms.neighbors[p]]];
+        const bool outside = !(square < radius * radius);
+        const int64_t bin = first_bin + 2 * channel + !(square < angular_radius * angular_radius);
+        bin_of_[p - first_pair] = static_cast<int32_t>(outside ? -1 : bin);
+        starts_[bin + 2] += !outside;
+      }
     }
     for (int64_t b = 0; b < n_bins; ++b) starts_[b + 2] += starts_[b + 1];
-    for (int64_t p = begin; p < end; ++p) {
-      const int32_t bin = bin_of_[p - begin];
+    for (int64_t p = first_pair; p < atoms.pair_offsets[end]; ++p) {
+      const int32_t bin = bin_of_[p - first_pair];
       if (bin < 0) continue;
       const int64_t at = starts_[bin + 1]++;
-      put(atoms, tangents, begin, p, atoms.weights[atoms.types[atoms.neighbors[p]]], at);
+      put(atoms, tangents, first_pair, p, atoms.weights[atoms.types[atoms.neighbors[p]]], at);
     }
     count = starts_[n_bins];
     // The last register is filled up with neighbours beyond every cutoff.
@@ -139,7 +194,7 @@ class Staging {
     weight_.store(count, T(0));
   }
 
-  // One neighbour: pair p of a centre whose pairs begin at `begin`.
+  // One neighbour: pair p of centres whose pairs begin at `begin`.
   PYMLP_INLINE void put(const Neighborhoods<T>& atoms, const T* tangents, int64_t begin, int64_t p,
                         T weight, int64_t at) const {
     const T* d = atoms.displacements + 3 * p;
@@ -160,7 +215,7 @@ class Staging {
     pairs[at] = -1;
   }
   int64_t* starts() { return starts_; }
-  // The n neighbours from i on, with the same runs.
+  // The n neighbours from i on, of one centre, with the same runs.
   Staging part(int64_t i, int64_t n) const {
     Staging result = *this;
     result.neighbors = neighbors.from(i);
@@ -169,6 +224,7 @@ class Staging {
     result.radial_cutoff_slope = radial_cutoff_slope.from(i);
     result.pairs = pairs + i;
     result.count = n;
+    result.n_centers = 1;
     return result;
   }
 
@@ -195,7 +251,8 @@ class Staging {
 
  private:
   Column<Lanes<T>> weight_;
-  int64_t* starts_ = nullptr;  // [2 n_channels + 1] first neighbour of every bin
+  int64_t* starts_ =
+      nullptr;  // [centres, n_channels, 2] first neighbour of every bin, and their end
   int32_t* bin_of_ = nullptr;
   bool one_cutoff_ = false;
 

@@ -12,14 +12,21 @@
 
 namespace pymlp::inline PYMLP_SIMD {
 
+// Whether the triples of a centre are summed with those of its molecule, see row_sum.h.
+template <class Formula, class T>
+bool molecules_pay(const Formula& formula, const SymmetryTables<T>& tables, Pass kind) {
+  return Formula::kPairsShared && formula.with_cutoff_jk() && tables.n_angular > 0 &&
+         kind != Pass::jacobian;
+}
+
 template <class Formula, class N>
 class SymmetrySum {
  public:
   using T = Scalar<N>;
   static constexpr int kLanes = Lanes<T>::count;
 
-  SymmetrySum(const Formula& formula, const SymmetryPass<T>& pass, Pass kind, int64_t max_pairs,
-              Arena& arena)
+  SymmetrySum(const Formula& formula, const SymmetryPass<T>& pass, Pass kind, int64_t max_centers,
+              int64_t max_pairs, Arena& arena)
       : formula_(formula), atoms_(pass.atoms), tables_(pass.tables) {
     n_channels_ = tables_.n_channels;
     n_features_ = tables_.n_features();
@@ -30,12 +37,11 @@ class SymmetrySum {
     radial_.place(arena, tables_.n_radial);
     angular_.place(arena, tables_);
     const bool one_cutoff = radial_cutoff_.radius == angular_cutoff_.radius;
-    gathered_.place(arena, max_pairs, n_channels_, one_cutoff);
-    triples_.place(arena, formula_, angular_, n_channels_, kind);
+    gathered_.place(arena, max_pairs, max_centers, n_channels_, one_cutoff);
+    triples_.place(arena, formula_, angular_, n_channels_, max_pairs, kind);
     const bool with_adjoints = kind != Pass::forward && kind != Pass::jvp;
     if constexpr (Formula::kPairsShared) {
-      with_molecules_ =
-          formula_.with_cutoff_jk() && angular_.n_features > 0 && kind != Pass::jacobian;
+      with_molecules_ = molecules_pay(formula, pass.tables, kind);
       if (with_molecules_) {
         molecule_.place(arena, max_pairs, n_channels_, one_cutoff, angular_.n_distances);
         rows_.place(arena, angular_, molecule_.most_atoms(), with_adjoints);
@@ -47,26 +53,38 @@ class SymmetrySum {
     sums_.place(arena, (max_pairs + kLanes) * kLanes);
   }
 
-  // Features, gradients, or both of one stroke, of one centre.
+  // Features, gradients, or both of one stroke, of the centres [begin, end).
   template <bool with_features, bool with_adjoints>
-  void run(const SymmetryPass<T>& pass, int64_t center) {
-    stage(pass.tangents, center);
-    T* out = with_features ? pass.features + center * n_features_ : nullptr;
-    const T* g = with_adjoints ? pass.grad_features + center * n_features_ : nullptr;
+  void run(const SymmetryPass<T>& pass, int64_t begin, int64_t end) {
+    stage(pass.tangents, begin, end);
+    T* out = with_features ? pass.features + begin * n_features_ : nullptr;
+    const T* g = with_adjoints ? pass.grad_features + begin * n_features_ : nullptr;
     const int64_t angular_at = n_channels_ * radial_.count;
     if constexpr (Formula::kPairsShared) {
       // First, so that its last sums are there when add_gradients asks for them.
       if (in_molecule_) {
         rows_.template run<with_features, with_adjoints>(
-            formula_, molecule_, molecule_.row_of(center), angular_, n_channels_, out + angular_at,
+            formula_, molecule_, molecule_.row_of(begin), angular_, n_channels_, out + angular_at,
             g + angular_at);
       }
     }
     if constexpr (with_adjoints) grad_.clear(staged_.count + kLanes);
-    if (radial_.count > 0) {
-      if constexpr (with_features) pair_sum_forward(staged_, radial_, n_channels_, out);
-      if constexpr (with_adjoints) {
-        pair_sum_backward(staged_, radial_, n_channels_, g, row_, sums_, grad_.distance);
+    if constexpr (with_features) {
+      for (int64_t i = 0; i < end - begin; ++i) {
+        T* row = out + i * n_features_;
+        if (radial_.count > 0) {
+          const Ahead next(row + (end - begin) * n_features_, n_features_ * sizeof(T), n_channels_);
+          pair_sum_forward(staged_, radial_, n_channels_, i, row, next);
+        }
+        // Zeros for the triples, centre by centre, so that the stores find time to reach the memory
+        // (all at once: 10 % of ANI forward).
+        if (!in_molecule_) std::fill(row + angular_at, row + n_features_, T(0));
+      }
+    }
+    if constexpr (with_adjoints) {
+      if (radial_.count > 0) {
+        pair_sum_backward(staged_, radial_, n_channels_, g, n_features_, row_, sums_,
+                          grad_.distance);
       }
     }
     if constexpr (Formula::kPairsShared && with_adjoints) {
@@ -74,13 +92,14 @@ class SymmetrySum {
     }
     if (angular_.n_features > 0 && !in_molecule_) {
       triples_.template run<with_features, with_adjoints>(formula_, staged_, angular_, n_channels_,
-                                                          out + angular_at, g + angular_at, grad_);
+                                                          out + angular_at, g + angular_at,
+                                                          n_features_, grad_);
     }
-    if constexpr (with_adjoints) write_gradients(center, pass.grad_displacements);
+    if constexpr (with_adjoints) write_gradients(begin, end, pass.grad_displacements);
   }
 
   void jacobian(int64_t center, T* jacobian) {
-    stage(nullptr, center);
+    stage(nullptr, center, center + 1);
     const int64_t begin = atoms_.pair_offsets[center], end = atoms_.pair_offsets[center + 1];
     T* out = jacobian + 3 * begin * n_features_;
     std::fill(out, out + 3 * (end - begin) * n_features_, T(0));
@@ -121,8 +140,8 @@ class SymmetrySum {
   T* row_ = nullptr;
   Column<N> sums_;
 
-  void stage(const T* tangents, int64_t center) {
-    const int64_t set = tables_.n_sets == 1 ? 0 : atoms_.types[center];
+  void stage(const T* tangents, int64_t begin, int64_t end) {
+    const int64_t set = tables_.n_sets == 1 ? 0 : atoms_.types[begin];
     if (set != set_) {
       radial_.fill(tables_.radial + 3 * set * tables_.n_radial);
       angular_.fill(tables_, tables_.products + 2 * set * tables_.n_angular);
@@ -134,14 +153,13 @@ class SymmetrySum {
     if constexpr (Formula::kPairsShared) {
       in_molecule_ =
           with_molecules_ && molecule_.contains(formula_, atoms_, tangents, angular_, n_channels_,
-                                                center, radial_cutoff_, angular_cutoff_);
+                                                begin, radial_cutoff_, angular_cutoff_);
       if (in_molecule_) {
-        staged_ = molecule_.staged(molecule_.row_of(center));
+        staged_ = molecule_.staged(molecule_.row_of(begin));
         return;
       }
     }
-    gathered_.gather(atoms_, tangents, n_channels_, atoms_.pair_offsets[center],
-                     atoms_.pair_offsets[center + 1], radial_cutoff_.radius,
+    gathered_.gather(atoms_, tangents, n_channels_, begin, end, radial_cutoff_.radius,
                      angular_cutoff_.radius);
     gathered_.finish(radial_cutoff_, angular_cutoff_);
     staged_ = gathered_;
@@ -157,8 +175,8 @@ class SymmetrySum {
     return inverse * g.unit + (g_distance - along * inverse) * n.unit;
   }
 
-  void write_gradients(int64_t center, T* grad_displacements) const {
-    const int64_t begin = atoms_.pair_offsets[center], end = atoms_.pair_offsets[center + 1];
+  void write_gradients(int64_t first, int64_t last, T* grad_displacements) const {
+    const int64_t begin = atoms_.pair_offsets[first], end = atoms_.pair_offsets[last];
     T* out = grad_displacements + 3 * begin;
     if (staged_.count < end - begin) std::fill(out, out + 3 * (end - begin), T(0));
     for (int64_t i = 0; i < staged_.count; i += kLanes) {
@@ -202,34 +220,59 @@ template <class Formula, class T>
 int64_t symmetry_sum(const Formula& formula, const SymmetryPass<T>& pass, Pass kind, int64_t begin,
                      int64_t end, std::byte* scratch) {
   using Plain = Lanes<T>;
-  int64_t max_pairs = 0;
+  // Several centres at a time: each stage then has work while the first results of the one before
+  // are still on their way (ANI double backward, 256 x 14 atoms: 7.0 -> 6.5 ms).
+  constexpr int64_t kPairs = 64, kCenters = 8;
+  const int64_t* offsets = pass.atoms.pair_offsets;
+  const bool alone =
+      pass.tables.n_sets > 1 || kind == Pass::jacobian || molecules_pay(formula, pass.tables, kind);
+  const auto group_end = [&](int64_t first) {
+    int64_t last = first + 1;
+    while (!alone && last < end && last - first < kCenters &&
+           offsets[last + 1] - offsets[first] <= kPairs) {
+      ++last;
+    }
+    return last;
+  };
+  int64_t max_pairs = alone ? 0 : kPairs;
   for (int64_t i = begin; i < end; ++i) {
-    max_pairs = std::max(max_pairs, pass.atoms.pair_offsets[i + 1] - pass.atoms.pair_offsets[i]);
+    max_pairs = std::max(max_pairs, offsets[i + 1] - offsets[i]);
   }
   int64_t bytes = 0;
   const auto run = [&]<class N>(N, auto body) {
     Arena arena(scratch);
-    SymmetrySum<Formula, N> sum(formula, pass, kind, max_pairs, arena);
+    SymmetrySum<Formula, N> sum(formula, pass, kind, kCenters, max_pairs, arena);
     bytes = std::max(bytes, arena.used());
     if (scratch == nullptr) return;
     [[maybe_unused]] const FlushSubnormals flush;
-    for (int64_t i = begin; i < end; ++i) body(sum, i);
+    for (int64_t i = begin; i < end;) {
+      const int64_t last = group_end(i);
+      body(sum, i, last);
+      i = last;
+    }
   };
   switch (kind) {
     case Pass::forward:
-      run(Plain(), [&](auto& sum, int64_t i) { sum.template run<true, false>(pass, i); });
+      run(Plain(), [&](auto& sum, int64_t i, int64_t last) {
+        sum.template run<true, false>(pass, i, last);
+      });
       break;
     case Pass::backward:
-      run(Plain(), [&](auto& sum, int64_t i) { sum.template run<false, true>(pass, i); });
+      run(Plain(), [&](auto& sum, int64_t i, int64_t last) {
+        sum.template run<false, true>(pass, i, last);
+      });
       break;
     case Pass::jvp:
-      run(Dual<Plain>(), [&](auto& sum, int64_t i) { sum.template run<true, false>(pass, i); });
+      run(Dual<Plain>(), [&](auto& sum, int64_t i, int64_t last) {
+        sum.template run<true, false>(pass, i, last);
+      });
       break;
     case Pass::double_backward:
-      run(Dual<Plain>(), [&](auto& sum, int64_t i) { sum.template run<true, true>(pass, i); });
+      run(Dual<Plain>(),
+          [&](auto& sum, int64_t i, int64_t last) { sum.template run<true, true>(pass, i, last); });
       break;
     case Pass::jacobian:
-      run(Plain(), [&](auto& sum, int64_t i) { sum.jacobian(i, pass.jacobian); });
+      run(Plain(), [&](auto& sum, int64_t i, int64_t) { sum.jacobian(i, pass.jacobian); });
       break;
   }
   return bytes;

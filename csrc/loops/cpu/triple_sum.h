@@ -20,7 +20,7 @@ class TripleSum {
   static constexpr int kLanes = Lanes<T>::count;
 
   void place(Arena& arena, const Formula& formula, const AngularTable<T>& table, int64_t n_channels,
-             Pass pass) {
+             int64_t max_pairs, Pass pass) {
     const bool with_features = pass != Pass::backward && pass != Pass::jacobian;
     const bool with_adjoints = pass != Pass::forward && pass != Pass::jvp;
     const int64_t n_distances = rounded_up(table.n_distances, kGroup);
@@ -29,8 +29,8 @@ class TripleSum {
     const int64_t per_triple = (table.n_angles + n_distances) * (with_adjoints ? 2 : 1) +
                                (with_features ? n_distances : 0) + n_parts + 8;
     const int64_t units = kBytes / (per_triple * static_cast<int64_t>(sizeof(N) / kLanes) * kUnit);
-    const int64_t capacity = std::clamp<int64_t>(units, 1, 128 / kUnit) * kUnit;
-    tile_.place(arena, formula, n_channels, capacity, !with_adjoints);
+    const int64_t capacity = std::clamp<int64_t>(units, 1, 256 / kUnit) * kUnit;
+    tile_.place(arena, formula, n_channels, max_pairs, capacity, !with_adjoints);
     // Rows that lie powers of two apart would get into each other's way in L1.
     stride_ = (capacity / kUnit | 1) * kUnit;
     sine_.place(arena, stride_);
@@ -48,17 +48,16 @@ class TripleSum {
     }
   }
 
-  // with_features: features [n_channel_pairs, S], every element is written, empty blocks as zeros.
+  // with_features: adds to features [centres, n_channel_pairs, S], those of one centre `stride`
+  // behind those of the one before.
   // with_adjoints: adds the adjoints of the neighbours for the cotangents grad_features, of the
   // same shape, to `grad`. Both at once share the factors.
   template <bool with_features, bool with_adjoints>
   void run(const Formula& formula, const Staging<N>& s, const AngularTable<T>& table,
-           int64_t n_channels, T* features, const T* grad_features,
+           int64_t n_channels, T* features, const T* grad_features, int64_t stride,
            const NeighborColumns<N>& grad) {
-    if constexpr (with_features) {
-      std::fill(features, features + n_channels * (n_channels + 1) / 2 * table.n_features, T(0));
-    }
-    tile_.for_each(formula, s, n_channels, [&] {
+    if constexpr (with_adjoints) tile_.begin_scatter(s);
+    tile_.for_each(formula, s, n_channels, stride, table.n_features, [&] {
       fill_distances<with_features, with_adjoints>(formula, table);
       if (table.lanes_over_angles) {
         fill_angles_in_lanes<with_adjoints>(table);
@@ -75,9 +74,10 @@ class TripleSum {
         }
       }
       if constexpr (with_adjoints) {
-        for (const Segment& b : tile_) tile_.scatter(formula, s, b, grad);
+        tile_.scatter(formula, s, grad);
       }
     });
+    if constexpr (with_adjoints) tile_.finish_scatter(s, grad);
   }
 
   // Calls store(p, q, feature) once per segment and feature, after adding that feature's adjoints
@@ -85,7 +85,7 @@ class TripleSum {
   template <class Store>
   void jacobian(const Formula& formula, const Staging<N>& s, const AngularTable<T>& table,
                 int64_t n_channels, const NeighborColumns<N>& grad, Store store) {
-    tile_.for_each(formula, s, n_channels, [&] {
+    tile_.for_each(formula, s, n_channels, 0, table.n_features, [&] {
       fill_distances<false, true>(formula, table);
       fill_angles<true>(table);
       for (const Segment& b : tile_) {
@@ -98,15 +98,17 @@ class TripleSum {
             tile_.grad_distance.store(t, w * angle * distance_slope_.load(d + t));
             tile_.grad_weight.store(t, angle * distance);
           }
+          tile_.begin_scatter(s);
           tile_.scatter(formula, s, b, grad);
-          store(b.p, b.q, b.block * table.n_features + f);
+          tile_.finish_scatter(s, grad);
+          store(b.p, b.q, b.features + f);
         }
       }
     });
   }
 
  private:
-  static constexpr int64_t kBytes = 16 << 10;  // the rest of L1 holds what goes in and out
+  static constexpr int64_t kBytes = 32 << 10;
   static constexpr int kGroup = 4;  // distance factors, or triples, that are taken at a time
   static constexpr int kUnit = Tile::kUnit;
   // Registers of triples that are taken at a time: they hide the latencies of one another.
@@ -217,7 +219,7 @@ class TripleSum {
       }
       for (int i = 0; i < kGroup; ++i) sums_.store((f + i) * kLanes, reported(sum[i]));
     }
-    T* out = features + b.block * table.n_features;
+    T* out = features + b.features;
     for (int64_t f = 0; f < n; f += kLanes) {
       Lanes<T> sums[kLanes];
 #pragma GCC unroll 16
@@ -228,7 +230,7 @@ class TripleSum {
 
   PYMLP_INLINE void contract(const AngularTable<T>& table, const Segment& b,
                              const T* grad_features) {
-    const T* g = grad_features + b.block * table.n_features;
+    const T* g = grad_features + b.features;
     for (int64_t t = b.begin; t < b.end; t += kLanes) {
       N g_cosine{T(0)}, g_distance{T(0)}, g_weight{T(0)};
       for (int64_t d = 0; d < table.n_distances; ++d) {
@@ -303,7 +305,7 @@ class TripleSum {
 
   PYMLP_INLINE void add_outer_products(const AngularTable<T>& table, const Segment& b,
                                        T* features) {
-    T* out = features + b.block * table.n_features;
+    T* out = features + b.features;
     for (int64_t d = 0; d < table.n_distances; d += kGroup) {
       const int64_t n_distances = std::min<int64_t>(kGroup, table.n_distances - d);
       for_each_angle(table, [&]<int n>(int64_t a, std::integral_constant<int, n>) {
@@ -333,45 +335,69 @@ class TripleSum {
 
   PYMLP_INLINE void contract_in_lanes(const AngularTable<T>& table, const Segment& b,
                                       const T* grad_features) {
-    const T* g = grad_features + b.block * table.n_features;
+    const T* g = grad_features + b.features;
     for (int64_t d = 0; d < table.n_distances; d += kGroup) {
       for_each_angle(table, [&]<int n>(int64_t a, std::integral_constant<int, n>) {
-        Lanes<T> row[kGroup][n];
-        for (int i = 0; i < kGroup; ++i) {
-          for (int l = 0; l < n; ++l) {
-            row[i][l] = d + i < table.n_distances
-                            ? Lanes<T>::load(g + (d + i) * table.n_angles + a + l * kLanes)
-                            : Lanes<T>(T(0));
-          }
-        }
-        const bool first = d == 0 && a == 0;
-        for (int64_t t = b.begin; t < b.end; ++t) {
-          N of_value[n], of_slope[n];  // sum_d g_da D_d and sum_d g_da dD_d/dQ
-          for (int l = 0; l < n; ++l) of_value[l] = of_slope[l] = N(T(0));
-#pragma GCC unroll 4
-          for (int i = 0; i < kGroup; ++i) {
-            const N value = distance_value_.broadcast((d + i) * stride_ + t);
-            const N slope = distance_slope_.broadcast((d + i) * stride_ + t);
-            for (int l = 0; l < n; ++l) {
-              of_value[l] = of_value[l] + value * row[i][l];
-              of_slope[l] = of_slope[l] + slope * row[i][l];
-            }
-          }
-          N parts[3] = {N(T(0)), N(T(0)), N(T(0))};
-          for (int l = 0; l < n; ++l) {
-            const int64_t at = t * table.n_angles + a + l * kLanes;
-            const N value = angle_value_.load(at), slope = angle_slope_.load(at);
-            parts[0] = parts[0] + slope * of_value[l];
-            parts[1] = parts[1] + value * of_slope[l];
-            parts[2] = parts[2] + value * of_value[l];
-          }
-          const int64_t to = t * 3 * kLanes;
-          for (int i = 0; i < 3; ++i) {
-            if (!first) parts[i] = parts[i] + parts_.load(to + i * kLanes);
-            parts_.store(to + i * kLanes, parts[i]);
-          }
+        if (d == 0 && a == 0) {
+          contract_group<n, false>(table, b, g, d, a);
+        } else {
+          contract_group<n, true>(table, b, g, d, a);
         }
       });
+    }
+  }
+
+  template <int n, bool more>
+  PYMLP_INLINE void contract_group(const AngularTable<T>& table, const Segment& b, const T* g,
+                                   int64_t d, int64_t a) {
+    Lanes<T> row[kGroup][n];
+    for (int i = 0; i < kGroup; ++i) {
+      for (int l = 0; l < n; ++l) {
+        row[i][l] = d + i < table.n_distances
+                        ? Lanes<T>::load(g + (d + i) * table.n_angles + a + l * kLanes)
+                        : Lanes<T>(T(0));
+      }
+    }
+    const Column<N> parts = parts_, angle_value = angle_value_, angle_slope = angle_slope_;
+    const Column<N> distance_value = distance_value_, distance_slope = distance_slope_;
+    const int64_t stride = stride_, n_angles = table.n_angles;
+    for (int64_t t = b.begin; t < b.end; ++t) {
+      // sum_d g_da D_d and sum_d g_da dD_d/dQ, each of two halves: their latencies would be seen.
+      N of_value[2][n], of_slope[2][n];
+#pragma GCC unroll 4
+      for (int i = 0; i < kGroup; ++i) {
+        const N value = distance_value.broadcast((d + i) * stride + t);
+        const N slope = distance_slope.broadcast((d + i) * stride + t);
+        for (int l = 0; l < n; ++l) {
+          if (i < 2) {
+            of_value[i][l] = value * row[i][l];
+            of_slope[i][l] = slope * row[i][l];
+          } else {
+            of_value[i - 2][l] = of_value[i - 2][l] + value * row[i][l];
+            of_slope[i - 2][l] = of_slope[i - 2][l] + slope * row[i][l];
+          }
+        }
+      }
+      N sum[3];
+      for (int l = 0; l < n; ++l) {
+        const int64_t at = t * n_angles + a + l * kLanes;
+        const N value = angle_value.load(at), slope = angle_slope.load(at);
+        const N by_value = of_value[0][l] + of_value[1][l],
+                by_slope = of_slope[0][l] + of_slope[1][l];
+        if (l == 0) {
+          sum[0] = slope * by_value;
+          sum[1] = value * by_slope;
+          sum[2] = value * by_value;
+        } else {
+          sum[0] = sum[0] + slope * by_value;
+          sum[1] = sum[1] + value * by_slope;
+          sum[2] = sum[2] + value * by_value;
+        }
+      }
+      for (int i = 0; i < 3; ++i) {
+        const int64_t to = (t * 3 + i) * kLanes;
+        parts.store(to, more ? parts.load(to) + sum[i] : sum[i]);
+      }
     }
   }
 

@@ -5,7 +5,8 @@ F features and J = dG/d(displacements):
 
 ======================  ===============================================================
 ``X``                   features G [A, F]
-``X_backward``          Jᵀg [P, 3] for g [A, F]: what forces are made of
+``X_backward``          Jᵀg [P, 3] for g [A, F]: what forces are made of; for several,
+                        [M, A, F], as many, [M, P, 3], for prediction
 ``X_jvp``               Ju [A, F] for u [P, 3]: what training on forces needs
 ``X_double_backward``   Ju and d(Jᵀg)/d(displacements) u
 ``X_jacobian``          J [P, F, 3]
@@ -141,6 +142,8 @@ def _register_family(family: str, fake_features: Callable[..., Tensor]) -> None:
 
     def backward_vjp(ctx: Any, grad: Tensor) -> Any:
         grad_output, *rest = _inputs(ctx)
+        if grad.dim() != 2:
+            raise RuntimeError(f"pymlp::{family}_backward of several gradients has no derivative")
         if not ctx.needs_input_grad[1]:  # training on forces: half the work
             return _with_none(ctx, jvp(grad, *rest))
         return _with_none(ctx, *double_backward(grad, grad_output, *rest))
@@ -172,7 +175,7 @@ def _register_family(family: str, fake_features: Callable[..., Tensor]) -> None:
         return fake_features(*inputs)
 
     def fake_backward(grad_output: Tensor, displacements: Tensor, *rest: Any) -> Tensor:
-        return displacements.new_empty(displacements.shape)
+        return displacements.new_empty((*grad_output.shape[:-2], *displacements.shape))
 
     def fake_double_backward(
         gradients: Tensor, grad_output: Tensor, displacements: Tensor, *rest: Any

@@ -324,7 +324,14 @@ def test_vjp_is_the_gradient_and_differentiable(family: str) -> None:
     weights = torch.randn(shape, generator=generator, dtype=torch.float64)
     leaf = d.clone().requires_grad_()
     (expected,) = torch.autograd.grad(descriptor.features(leaf, pairs, types), leaf, weights)
-    assert torch.allclose(descriptor.vjp(weights, d, pairs, types), expected, atol=1e-13)
+    own = descriptor.vjp(weights, d, pairs, types)
+    assert torch.allclose(own, expected, atol=1e-13)
+    several = torch.stack([weights, 0 * weights, -weights]).requires_grad_()
+    each = descriptor.vjp(several, d, pairs, types)
+    assert torch.equal(each, torch.stack([own, 0 * own, -own]))
+    assert descriptor.vjp(several[:0], d, pairs, types).shape == (0, *d.shape)
+    with pytest.raises(RuntimeError, match="has no derivative"):
+        each.sum().backward()
 
     def vjp(grad_features: torch.Tensor) -> torch.Tensor:
         return descriptor.vjp(grad_features, d, pairs, types)

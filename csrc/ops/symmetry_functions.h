@@ -184,11 +184,19 @@ class SymmetryOps {
     const Tensor& like = a.displacements;
     Tensor grad, tangent;
     Outputs out;
+    // Several cotangents, [M, A, F], give as many gradients, [M, P, 3].
+    const bool several = kind == Pass::backward && grad_output->dim() == 3;
+    const int64_t repeats = several ? grad_output->size(0) : 1;
     if (grad_output != nullptr) {
-      require_shape(*grad_output, "grad_output", {a.n_atoms(), a.n_features()}, "[A, F]");
+      if (several) {
+        require_shape(*grad_output, "grad_output", {-1, a.n_atoms(), a.n_features()}, "[M, A, F]");
+        out.displacements = allocate(like, "grad_displacements", {repeats, a.n_pairs(), 3});
+      } else {
+        require_shape(*grad_output, "grad_output", {a.n_atoms(), a.n_features()}, "[A, F]");
+        out.displacements = allocate(like, "grad_displacements", {a.n_pairs(), 3});
+      }
       require_like(*grad_output, "grad_output", like);
       grad = torch::stable::contiguous(*grad_output);
-      out.displacements = allocate(like, "grad_displacements", {a.n_pairs(), 3});
     }
     if (tangents != nullptr) {
       const char* name = kind == Pass::jvp ? "tangents" : "grad_grad_displacements";
@@ -214,7 +222,12 @@ class SymmetryOps {
       } else if (kind != Pass::backward) {
         pass.features = out.features.template mutable_data_ptr<T>();
       }
-      Op::template run<T>(pass, kind, a.n_pairs(), a.channels.size(0), like);
+      for (int64_t m = 0; m < repeats; ++m) {
+        Op::template run<T>(pass, kind, a.n_pairs(), a.channels.size(0), like);
+        if (!several) break;
+        pass.grad_features += a.n_atoms() * a.n_features();
+        pass.grad_displacements += 3 * a.n_pairs();
+      }
     };
     if (like.scalar_type() == ScalarType::Float) {
       run_as(float{});

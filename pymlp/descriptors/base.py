@@ -138,13 +138,14 @@ class Descriptor(nn.Module):
         ``displacements`` require a gradient, with respect to them too.
 
         Args:
-            grad_features: [A, F].
+            grad_features: [A, F]; of descriptors without weights also several, [M, A, F], whose
+                result is not differentiable.
             displacements: [P, 3] Å.
             neighbor_list: the neighbour list of those neighbor_list.
             types: [A] int64.
 
         Returns:
-            [P, 3].
+            [P, 3], or [M, P, 3].
         """
         self._check_cutoff(neighbor_list)
         arguments = self._arguments[displacements.dtype]
@@ -221,9 +222,7 @@ class Descriptor(nn.Module):
         """
 
         def pull(grad_features: Tensor) -> Tensor:
-            return each_of(
-                lambda own: self.vjp(own, displacements, neighbor_list, types), grad_features
-            )
+            return self.vjp(grad_features, displacements, neighbor_list, types)
 
         return self.features(displacements, neighbor_list, types), pull
 
@@ -358,13 +357,6 @@ class Descriptor(nn.Module):
     def extra_repr(self) -> str:
         """Say what the descriptor sees, in one line."""
         return f"{' '.join(self.elements)}, cutoff={self.cutoff:g} Å, {self.n_features} features"
-
-
-def each_of(function: Callable[[Tensor], Tensor], tensors: Tensor) -> Tensor:
-    """Return the results for each tensor of a stack, as a stack."""
-    if len(tensors) == 1:
-        return function(tensors[0])[None]
-    return torch.stack([function(own) for own in tensors.unbind(0)])
 
 
 def check_elements(elements: Sequence[str]) -> tuple[str, ...]:

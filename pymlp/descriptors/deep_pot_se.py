@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from pymlp import deep_pot_ops as ops
-from pymlp.descriptors.base import Descriptor, each_of
+from pymlp.descriptors.base import Descriptor
 from pymlp.descriptors.deep_pot_functions import (
     FusedFunctions,
     Interpolation,
@@ -287,11 +287,11 @@ class DeepPotSE(Descriptor):
 
         @torch.no_grad()
         def pull(grad_features: Tensor) -> Tensor:
-            def one(own: Tensor) -> Tensor:
-                slope = back(own, geometry)
-                return self.geometry_vjp(slope, displacements, neighbor_list, types)
-
-            return each_of(one, grad_features)
+            slopes = [back(own, geometry) for own in grad_features]
+            by_pair = [
+                self.geometry_vjp(slope, displacements, neighbor_list, types) for slope in slopes
+            ]
+            return torch.stack(by_pair)
 
         return features, pull
 

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from pymlp import ops
 from pymlp.networks import ElementGroups, ElementNetworks, group_by_element
@@ -116,6 +117,18 @@ def _scalers(network: ElementNetworks, dtype: torch.dtype) -> Tensor:
     return torch.stack([mean, scale, width], dim=1)
 
 
+#: of all optimisers: fused ones change weights without changing their version
+_optimizer_steps = 0
+
+
+def _count_step(*_: Any) -> None:
+    global _optimizer_steps
+    _optimizer_steps += 1
+
+
+register_optimizer_step_post_hook(_count_step)
+
+
 class FusedNetworks:
     """Networks that take the same features, computed together where the op can.
 
@@ -190,7 +203,7 @@ class FusedNetworks:
 
     def _state(self) -> list[int]:
         """Address and version of all weights and scalers: another where one has changed."""
-        state: list[int] = []
+        state = [_optimizer_steps]
         for module in self._modules:  # the dictionaries, since nn.Module takes longer to ask
             for tensor in (*module._parameters.values(), *module._buffers.values()):
                 if tensor is not None:

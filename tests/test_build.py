@@ -29,7 +29,9 @@ pytestmark = pytest.mark.xdist_group("build")
 
 
 # ---------------------------------------------------------------------------------------- wheel
-@pytest.fixture(scope="module")
+# Once in a session: other modules' tests of the group come in between, and setuptools does not
+# build a second time over what it left.
+@pytest.fixture(scope="session")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A wheel built from the checkout as a user builds it."""
     folder = tmp_path_factory.mktemp("wheel")

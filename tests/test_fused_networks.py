@@ -158,3 +158,16 @@ def test_what_does_not_fit_is_refused() -> None:
     ):
         with pytest.raises((ValueError, TypeError), match=message):
             element_networks(**(good | change))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_steps_of_optimisers_are_noticed(fused: bool) -> None:
+    """Fused optimisers change weights and not their version."""
+    nets = committee(members=1)
+    networks = FusedNetworks(nets)
+    features, types = inputs(11, torch.float64)
+    check(networks, features, types)
+    optimizer = torch.optim.Adam(nets[0].parameters(), lr=0.3, fused=fused)
+    nets[0](features, types).sum().backward()
+    optimizer.step()
+    check(networks, features, types)

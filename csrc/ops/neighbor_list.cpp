@@ -38,19 +38,19 @@ class PairSearch {
       }
     }
     bool apart = std::isfinite(total);
-    const size_t used = neighbors.size();
-    neighbors.resize(used + size * size);
-    int32_t* to = neighbors.data() + used;
     for (int64_t i = 0; i < n; ++i) {
       apart = measure(r + 3 * i, n) && apart;
+      const size_t used = neighbors.size();
+      neighbors.resize(used + size);  // grows by doubling
+      int32_t* to = neighbors.data() + used;
       const int32_t* first = to;
       for (int64_t j = 0; j < n; ++j) {
         *to = static_cast<int32_t>(j);
         to += (everything_ || squares_[static_cast<size_t>(j)] < limit_) && j != i;
       }
       counts[begin + i] = to - first;
+      neighbors.resize(used + static_cast<size_t>(to - first));
     }
-    neighbors.resize(static_cast<size_t>(to - neighbors.data()));
     return apart;
   }
 

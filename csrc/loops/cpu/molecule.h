@@ -64,12 +64,12 @@ class Molecule {
     if (!find(atoms, center)) return false;
     sort(atoms, n_channels);
     gather(atoms, tangents);
-    if (!is_made_of_positions()) {
+    const T far = T(2) * std::max(radial.radius, angular.radius);
+    if (!is_made_of_positions(T(8) * far)) {
       n_ = 0;
       return false;
     }
     n_channels_ = n_channels;
-    const T far = T(2) * std::max(radial.radius, angular.radius);
     for (int64_t s = 0; s < n_; ++s) {
       for (int64_t t = n_; t < stride_; ++t) staged_.put_nothing(s * stride_ + t, far);
     }
@@ -186,14 +186,16 @@ class Molecule {
     }
   }
 
-  // d_ik = r_k - r_i, for some r? What is shared is right only then; a list may hold anything.
-  bool is_made_of_positions() const {
+  // d_ik = r_k - r_i, for some r? What is shared is right only then; a list may hold anything. Not
+  // for an atom far from the first, from which all are measured: the others would lose digits.
+  bool is_made_of_positions(T farthest) const {
     const Vec3Columns<N>& d = staged_.neighbors.unit;
     T largest = T(0);
     for (int64_t t = 0; t < n_; ++t) {
       const Vec3<T> r{value_of(d.x).value[t], value_of(d.y).value[t], value_of(d.z).value[t]};
       largest = std::max(largest, dot(r, r));
     }
+    if (!(largest < farthest * farthest)) return false;
     const Plain bound = T(64) * Limits<T>::epsilon * Limits<T>::epsilon * largest;
     Plain wrong{T(0)};
     for (int64_t s = 0; s < n_; ++s) {

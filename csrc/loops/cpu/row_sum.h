@@ -85,7 +85,7 @@ class RowSum {
         }
       }
     }
-    grad_.clear(2 * molecule.n_atoms());
+    grad_.clear(2 * molecule.n_atoms() + kLanes);  // rows that go around store whole registers
     for (int64_t j = molecule.first_j(); j < molecule.n_atoms(); j += kLanes) {
       for (int64_t i = 0; i < kParts; ++i) {
         N group[kLanes];
@@ -142,7 +142,7 @@ class RowSum {
 
   bool is_regular(const AngularTable<T>& table, int32_t n_terms) const {
     bool yes = table.n_ladders == 2 && table.n_angles == 2 * kRungs && n_terms == 2 * kRungs &&
-               !table.with_sine;
+               table.n_features == 2 * kRungs && !table.with_sine;
     for (int32_t l = 0; yes && l < 2; ++l) {
       yes = table.ladders[l].begin == l * kRungs && table.ladders[l].first.zeta.whole == 1;
       for (int32_t r = 0; yes && r < kRungs; ++r) {

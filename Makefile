@@ -43,7 +43,7 @@ demo: build
 	$(BIN)/pymlp demo --overwrite
 
 test: build
-	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) $(PYTEST_ARGS)
 
 $(VENV)/.dev: pyproject.toml | $(VENV)/.requirements
 	$(INSTALL) --quiet --editable ".[dev]" --no-build-isolation

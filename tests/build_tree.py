@@ -7,6 +7,8 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -27,10 +29,17 @@ def run(command: list[str], **options: object) -> subprocess.CompletedProcess[st
     )
 
 
+@contextmanager
+def alone(lock: Path) -> Iterator[None]:
+    """Waits while another worker of this run is in here with the same file."""
+    with open(lock, "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
 def build_target(target: str) -> None:
     """Build one CMake target; waits while somebody else builds in the folder."""
     assert (BUILD / "build.ninja").exists(), f"{BUILD} is missing; run `make build`"
-    with open(BUILD / ".lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with alone(BUILD / ".lock"):
         result = run([tool("cmake"), "--build", str(BUILD), "--target", target])
     assert result.returncode == 0, result.stdout

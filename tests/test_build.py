@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from pymlp import _C
-from tests.build_tree import BUILD, ROOT, run, tool
+from tests.build_tree import BUILD, ROOT, alone, run, tool
 
 PACKAGE = ROOT / "pymlp"
 OPS = PACKAGE / "_ops.so"
@@ -24,23 +24,22 @@ EXTENSION = "_C" + sysconfig.get_config_var("EXT_SUFFIX")
 
 COMMANDS = "compile_commands.json"  # what CMake tells editors
 
-# One worker builds; and no two CMake runs at a time.
-pytestmark = pytest.mark.xdist_group("build")
-
 
 # ---------------------------------------------------------------------------------------- wheel
-# Once in a session: other modules' tests of the group come in between, and setuptools does not
-# build a second time over what it left.
 @pytest.fixture(scope="session")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A wheel built from the checkout as a user builds it."""
-    folder = tmp_path_factory.mktemp("wheel")
+    """A wheel built from the checkout as a user builds it, by one worker for all."""
+    own = tmp_path_factory.getbasetemp()
+    folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "wheel"
+    folder.mkdir(exist_ok=True)
     pip = [sys.executable, "-m", "pip", "wheel", str(ROOT), "--no-build-isolation", "--no-deps"]
     # as this one was built, so that compiled objects serve both
     cuda = "0" if _C.build_info()["nvcc"] is None else "1"
     command = [*pip, "--no-index", "--wheel-dir", str(folder)]
-    result = run(command, env=os.environ | {"PYMLP_CUDA": cuda})
-    assert result.returncode == 0, result.stdout
+    with alone(folder / ".lock"):
+        if not any(folder.glob("pymlp-*.whl")):
+            result = run(command, env=os.environ | {"PYMLP_CUDA": cuda})
+            assert result.returncode == 0, result.stdout
     (file,) = folder.glob("pymlp-*.whl")
     return file
 

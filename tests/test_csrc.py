@@ -12,9 +12,6 @@ LEVELS = _C.build_info()["simd_levels"]
 # The levels are in ascending order, so this machine runs all up to the one that it picked.
 RUNNABLE = LEVELS[: LEVELS.index(_C.build_info()["best_simd_level"]) + 1]
 
-# All on one worker: the first builds for all.
-pytestmark = pytest.mark.xdist_group("build")
-
 
 @pytest.fixture(scope="module")
 def _programs() -> None:

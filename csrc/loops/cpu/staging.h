@@ -75,8 +75,10 @@ class NeighborRows {
   static constexpr int kLanes = Lanes<Scalar<N>>::count;
 
   void place(Arena& arena, int64_t n) { values_.place(arena, rounded_up(n, kLanes) * kRow); }
-  void clear(int64_t n) const {
-    for (int64_t at = 0; at < rounded_up(n, kLanes) * kRow; at += kLanes) {
+  // The neighbours [first, last), and those that share a register with them.
+  void clear(int64_t first, int64_t last) const {
+    const int64_t end = rounded_up(last, kLanes) * kRow;
+    for (int64_t at = first / kLanes * kLanes * kRow; at < end; at += kLanes) {
       values_.store(at, N(Scalar<N>(0)));
     }
   }
@@ -100,11 +102,11 @@ class NeighborRows {
       values_.store(at, values_.load(at) + sums_of_lanes(group));
     }
   }
-  // Add the first n neighbours to their columns.
-  void add_to(const NeighborColumns<N>& columns, int64_t n) const {
+  // Add the same neighbours to their columns.
+  void add_to(const NeighborColumns<N>& columns, int64_t first, int64_t last) const {
     const Column<N> to[] = {columns.unit.x, columns.unit.y, columns.unit.z, columns.distance,
                             columns.cutoff};
-    for (int64_t i = 0; i < n; i += kLanes) {
+    for (int64_t i = first / kLanes * kLanes; i < last; i += kLanes) {
 #pragma GCC unroll 4
       for (int k = 0; k < kRow; k += kLanes) {
         N group[kLanes];

@@ -98,9 +98,7 @@ class TripleSum {
             tile_.grad_distance.store(t, w * angle * distance_slope_.load(d + t));
             tile_.grad_weight.store(t, angle * distance);
           }
-          tile_.begin_scatter(s);
           tile_.scatter(formula, s, b, grad);
-          tile_.finish_scatter(s, grad);
           store(b.p, b.q, b.features + f);
         }
       }

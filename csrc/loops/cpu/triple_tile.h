@@ -89,16 +89,24 @@ class TripleTile {
 
   // From the adjoints of a segment's triples to those of their neighbours: of k in the columns
   // `grad`, of j in one row each. finish_scatter() adds the rows to the columns.
-  void begin_scatter(const Staging<N>& s) const { grad_rows_.clear(s.count); }
+  void begin_scatter(const Staging<N>& s) const { grad_rows_.clear(0, s.count); }
   void finish_scatter(const Staging<N>& s, const NeighborColumns<N>& grad) const {
-    grad_rows_.add_to(grad, s.count);
+    grad_rows_.add_to(grad, 0, s.count);
   }
   void scatter(const Formula& formula, const Staging<N>& s, const NeighborColumns<N>& grad) const {
     scatter_pieces(formula, s, 0, n_pieces_, 0, grad);
   }
+  // One segment from begin to finish.
   void scatter(const Formula& formula, const Staging<N>& s, const Segment& segment,
                const NeighborColumns<N>& grad) const {
+    int32_t first = pieces_[segment.first_piece].j, last = first;
+    for (int32_t i = segment.first_piece; i < segment.last_piece; ++i) {
+      first = std::min(first, pieces_[i].j);
+      last = std::max(last, pieces_[i].last);
+    }
+    grad_rows_.clear(first, last);
     scatter_pieces(formula, s, segment.first_piece, segment.last_piece, segment.begin, grad);
+    grad_rows_.add_to(grad, first, last);
   }
 
  private:
